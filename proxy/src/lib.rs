@@ -1,0 +1,11 @@
+//! The part of Meridian that touches the world: sockets, disks, clocks and processes.
+//!
+//! `meridian-conflict` says what wins, `meridian-topology` says how operations travel; this crate
+//! speaks RESP to applications, keeps the op log and the embedded store, and carries ops over QUIC.
+
+pub mod cert;
+pub mod config;
+pub mod link;
+pub mod oplog;
+pub mod resp;
+pub mod store;
