@@ -3,6 +3,13 @@
 //! Everything here is pure: time, randomness and persisted state come in as arguments, effects go
 //! out as values, so one seed replays one run and the simulator runs the code that production runs.
 
+pub mod delivery;
+pub mod feed;
+pub mod frame;
 pub mod graph;
 pub mod plan;
+pub mod replica;
+pub mod sequence;
 pub mod shape;
+#[cfg(feature = "sim")]
+pub mod sim;

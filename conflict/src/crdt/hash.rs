@@ -1,0 +1,135 @@
+//! The hash: every field a scalar.
+
+use crate::amount::Amount;
+use crate::clock::{Seen, Stamp, VersionVector};
+use crate::crdt::table::{self, ElementTable};
+use crate::op::SeenDelta;
+use crate::scalar::{Met, Scalar, Value};
+
+/// Bytes counted for a field besides its name and value.
+const FIELD_OVERHEAD: usize = size_of::<Scalar<Value>>() + size_of::<Box<[u8]>>() + 24;
+
+/// A hash with per-field metadata.
+#[derive(Clone, Debug, Default)]
+pub struct Hash {
+    fields: ElementTable<Box<[u8]>, Scalar<Value>>,
+    visible: usize,
+    bytes: usize,
+}
+
+impl Hash {
+    /// Fields that a reader sees.
+    pub fn len(&self) -> usize {
+        self.visible
+    }
+
+    /// Whether a reader sees no field.
+    pub fn is_empty(&self) -> bool {
+        self.visible == 0
+    }
+
+    /// Whether there is neither anything to see nor to remember.
+    pub fn is_vacant(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// A field's state.
+    pub fn field(&self, field: &[u8]) -> Option<&Scalar<Value>> {
+        self.fields.get(field)
+    }
+
+    /// All fields, hidden ones included, in table order.
+    pub fn fields(&self) -> &ElementTable<Box<[u8]>, Scalar<Value>> {
+        &self.fields
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn change(&mut self, field: &[u8], change: impl FnOnce(&mut Scalar<Value>) -> Met) -> Met {
+        let scalar = match self.fields.get_mut(field) {
+            Some(scalar) => scalar,
+            None => {
+                self.bytes += field.len() + FIELD_OVERHEAD;
+                self.fields.entry(field.into()).or_default()
+            }
+        };
+        let (visible, bytes) = (scalar.is_visible(), scalar.heap_bytes());
+        let met = change(scalar);
+        self.visible = self.visible + usize::from(scalar.is_visible()) - usize::from(visible);
+        self.bytes = self.bytes + scalar.heap_bytes() - bytes;
+        if scalar.is_vacant() {
+            self.forget(field);
+        }
+        met
+    }
+
+    fn forget(&mut self, field: &[u8]) {
+        if table::remove(&mut self.fields, field).is_some() {
+            self.bytes -= field.len() + FIELD_OVERHEAD;
+        }
+    }
+
+    /// `HSET`.
+    pub fn assign(
+        &mut self,
+        field: &[u8],
+        stamp: Stamp,
+        value: &[u8],
+        baseline: &[SeenDelta],
+        seen: Seen<'_>,
+    ) -> Met {
+        self.change(field, |scalar| scalar.assign(stamp, value.into(), baseline, seen))
+    }
+
+    /// `HINCRBY`.
+    pub fn add(
+        &mut self,
+        field: &[u8],
+        stamp: Stamp,
+        index: u32,
+        total: Amount,
+        fresh: bool,
+        seen: Seen<'_>,
+    ) -> Met {
+        self.change(field, |scalar| scalar.add(stamp, index, total, fresh, seen))
+    }
+
+    /// `HDEL`.
+    pub fn remove(&mut self, field: &[u8], baseline: &[SeenDelta], seen: Seen<'_>) -> Met {
+        if baseline.is_empty() && !self.fields.contains_key(field) {
+            return Met::default();
+        }
+        self.change(field, |scalar| scalar.clear(baseline, seen))
+    }
+
+    /// Puts a stored field back. For loading.
+    pub fn restore(&mut self, field: &[u8], scalar: Scalar<Value>) {
+        self.change(field, |slot| {
+            *slot = scalar;
+            Met::default()
+        });
+    }
+
+    /// Merges one field; see [`crate::object::Object::merge`].
+    pub(crate) fn merge_field(
+        &mut self,
+        field: &[u8],
+        ours: &VersionVector,
+        other: &Scalar<Value>,
+        theirs: &VersionVector,
+    ) {
+        self.change(field, |scalar| {
+            scalar.merge(ours, other, theirs);
+            Met::default()
+        });
+    }
+}
+
+impl PartialEq for Hash {
+    fn eq(&self, other: &Self) -> bool {
+        self.fields == other.fields
+    }
+}

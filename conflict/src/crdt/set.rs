@@ -1,0 +1,123 @@
+//! The observed-remove set: a member is there while any addition of it is unseen by a removal.
+//!
+//! As the optimised OR-set of Bieniusa et al. (2012): no tombstones, because under causal delivery
+//! a removal arrives after the additions it saw, and merging states compares version vectors. A
+//! new addition replaces those it saw, so a member carries as many dots as it has concurrent adds.
+
+use smallvec::SmallVec;
+
+use crate::clock::{Seen, Stamp, VersionVector, covers};
+use crate::crdt::table::{self, ElementTable};
+use crate::scalar::Met;
+
+/// The additions alive of one member: nearly always one.
+pub type Additions = SmallVec<[Stamp; 1]>;
+
+/// Bytes counted for a member besides its name.
+const MEMBER_OVERHEAD: usize = size_of::<Additions>() + size_of::<Box<[u8]>>() + 24;
+
+/// A set with per-member metadata.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Set {
+    members: ElementTable<Box<[u8]>, Additions>,
+    bytes: usize,
+}
+
+impl Set {
+    /// Members.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there is no member.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Whether `member` is in the set.
+    pub fn contains(&self, member: &[u8]) -> bool {
+        self.members.contains_key(member)
+    }
+
+    /// A member's additions.
+    pub fn additions(&self, member: &[u8]) -> Option<&[Stamp]> {
+        self.members.get(member).map(SmallVec::as_slice)
+    }
+
+    /// All members, in table order.
+    pub fn members(&self) -> &ElementTable<Box<[u8]>, Additions> {
+        &self.members
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// `SADD`: replaces the additions seen.
+    pub fn add(&mut self, member: &[u8], stamp: Stamp, seen: Seen<'_>) -> Met {
+        let additions = match self.members.get_mut(member) {
+            Some(additions) => additions,
+            None => {
+                self.bytes += member.len() + MEMBER_OVERHEAD;
+                self.members.entry(member.into()).or_default()
+            }
+        };
+        additions.retain(|a| !seen.covers(&a.dot));
+        insert(additions, stamp);
+        Met { changed: true, rivals: Vec::new() }
+    }
+
+    /// `SREM`: removes the additions seen. Rivals are the unseen ones, which survive.
+    pub fn remove(&mut self, member: &[u8], seen: Seen<'_>) -> Met {
+        let Some(additions) = self.members.get_mut(member) else { return Met::default() };
+        let before = additions.len();
+        additions.retain(|a| !seen.covers(&a.dot));
+        let met = Met { changed: additions.len() != before, rivals: additions.to_vec() };
+        if additions.is_empty() {
+            self.forget(member);
+        }
+        met
+    }
+
+    fn forget(&mut self, member: &[u8]) {
+        if table::remove(&mut self.members, member).is_some() {
+            self.bytes -= member.len() + MEMBER_OVERHEAD;
+        }
+    }
+
+    /// Puts a stored member back. For loading.
+    pub fn restore(&mut self, member: &[u8], additions: Additions) {
+        if !additions.is_empty() && self.members.insert(member.into(), additions).is_none() {
+            self.bytes += member.len() + MEMBER_OVERHEAD;
+        }
+    }
+
+    /// Merges one member; see [`crate::object::Object::merge`].
+    pub(crate) fn merge_member(
+        &mut self,
+        member: &[u8],
+        ours: &VersionVector,
+        other: &[Stamp],
+        theirs: &VersionVector,
+    ) {
+        let mut merged = self.members.get(member).cloned().unwrap_or_default();
+        merged.retain(|a| other.contains(a) || !covers(theirs, &a.dot));
+        for stamp in other {
+            if !covers(ours, &stamp.dot) {
+                insert(&mut merged, *stamp);
+            }
+        }
+        if merged.is_empty() {
+            self.forget(member);
+        } else {
+            self.restore(member, merged);
+        }
+    }
+}
+
+fn insert(additions: &mut Additions, stamp: Stamp) {
+    if let Err(at) = additions.binary_search(&stamp) {
+        additions.insert(at, stamp);
+    }
+}

@@ -1,0 +1,590 @@
+//! A key's whole state: one facet per type, and a deadline.
+//!
+//! Nearly every object has one facet. When concurrent writes give a key two types, both facets are
+//! kept, the one with the greatest stamp shows, and the next write that has seen the hidden one
+//! removes it.
+
+mod merge;
+pub mod stored;
+
+use crate::clock::{Seen, Stamp};
+use crate::crdt::{Deadline, Expiry, Hash, Score, Set, SortedSet};
+use crate::op::{Effect, ElementBaseline, Facet};
+use crate::outcome::{Conflict, Kind, Observer, Rule, Winner};
+use crate::scalar::{Met, Scalar, Value};
+
+/// All facets as bits, for [`Effect::Clear`].
+pub const ALL_FACETS: u8 = 0b1111;
+
+/// A facet's bit in [`Effect::Clear`].
+pub fn facet_bit(facet: Facet) -> u8 {
+    1 << (facet as u8)
+}
+
+/// The facets present.
+#[derive(Clone, Debug, Default, PartialEq)]
+enum Content {
+    #[default]
+    Empty,
+    String(Scalar<Value>),
+    Hash(Box<Hash>),
+    Set(Box<Set>),
+    SortedSet(Box<SortedSet>),
+    Several(Box<Several>),
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Several {
+    string: Scalar<Value>,
+    hash: Hash,
+    set: Set,
+    sorted_set: SortedSet,
+}
+
+/// A key's state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Object {
+    content: Content,
+    expiry: Option<Box<Expiry>>,
+}
+
+/// How an effect is being applied.
+#[derive(Clone, Copy, Debug)]
+pub struct Applying<'a> {
+    /// The op's stamp.
+    pub stamp: Stamp,
+    /// What its writer had seen.
+    pub seen: Seen<'a>,
+}
+
+impl Object {
+    /// The string facet.
+    pub fn string(&self) -> Option<&Scalar<Value>> {
+        match &self.content {
+            Content::String(string) => Some(string),
+            Content::Several(several) => Some(&several.string),
+            _ => None,
+        }
+    }
+
+    /// The hash facet.
+    pub fn hash(&self) -> Option<&Hash> {
+        match &self.content {
+            Content::Hash(hash) => Some(hash),
+            Content::Several(several) => Some(&several.hash),
+            _ => None,
+        }
+    }
+
+    /// The set facet.
+    pub fn set(&self) -> Option<&Set> {
+        match &self.content {
+            Content::Set(set) => Some(set),
+            Content::Several(several) => Some(&several.set),
+            _ => None,
+        }
+    }
+
+    /// The sorted-set facet.
+    pub fn sorted_set(&self) -> Option<&SortedSet> {
+        match &self.content {
+            Content::SortedSet(sorted_set) => Some(sorted_set),
+            Content::Several(several) => Some(&several.sorted_set),
+            _ => None,
+        }
+    }
+
+    /// The deadline register.
+    pub fn expiry(&self) -> Option<&Expiry> {
+        self.expiry.as_deref()
+    }
+
+    /// When the key goes, as a Unix millisecond.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.expiry.as_ref()?.deadline_ms()
+    }
+
+    /// Whether the deadline has passed at `now_ms`.
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        self.deadline_ms().is_some_and(|at| at <= now_ms)
+    }
+
+    /// Whether `facet` has anything that a reader could see.
+    pub fn has_visible(&self, facet: Facet) -> bool {
+        match facet {
+            Facet::String => self.string().is_some_and(Scalar::is_visible),
+            Facet::Hash => self.hash().is_some_and(|h| !h.is_empty()),
+            Facet::Set => self.set().is_some_and(|s| !s.is_empty()),
+            Facet::SortedSet => self.sorted_set().is_some_and(|z| !z.is_empty()),
+        }
+    }
+
+    /// The type that shows, the deadline left aside. `None` when nothing shows.
+    pub fn facet(&self) -> Option<Facet> {
+        match &self.content {
+            Content::Empty => None,
+            Content::String(string) => string.is_visible().then_some(Facet::String),
+            Content::Hash(hash) => (!hash.is_empty()).then_some(Facet::Hash),
+            Content::Set(set) => (!set.is_empty()).then_some(Facet::Set),
+            Content::SortedSet(sorted) => (!sorted.is_empty()).then_some(Facet::SortedSet),
+            Content::Several(_) => Facet::ALL
+                .into_iter()
+                .filter(|facet| self.has_visible(*facet))
+                .max_by_key(|facet| self.live_stamps(*facet).max()),
+        }
+    }
+
+    /// Facets that have something to see but do not show, as bits.
+    pub fn hidden_facets(&self) -> u8 {
+        let Content::Several(_) = &self.content else { return 0 };
+        let shown = self.facet();
+        Facet::ALL
+            .into_iter()
+            .filter(|f| Some(*f) != shown && self.has_visible(*f))
+            .fold(0, |bits, f| bits | facet_bit(f))
+    }
+
+    /// Whether a reader at `now_ms` finds the key.
+    pub fn is_visible(&self, now_ms: u64) -> bool {
+        !self.is_expired(now_ms) && self.facet().is_some()
+    }
+
+    /// Whether nothing is left to see or to remember: the object can be dropped.
+    pub fn is_vacant(&self) -> bool {
+        let content = match &self.content {
+            Content::Empty => true,
+            Content::String(string) => string.is_vacant(),
+            Content::Hash(hash) => hash.is_vacant(),
+            Content::Set(set) => set.is_empty(),
+            Content::SortedSet(sorted) => sorted.is_vacant(),
+            Content::Several(several) => {
+                several.string.is_vacant()
+                    && several.hash.is_vacant()
+                    && several.set.is_empty()
+                    && several.sorted_set.is_vacant()
+            }
+        };
+        content && self.expiry.as_ref().is_none_or(|e| e.is_vacant())
+    }
+
+    /// Stamps of the live contributions of a facet, in no order.
+    pub fn live_stamps(&self, facet: Facet) -> Box<dyn Iterator<Item = Stamp> + '_> {
+        match facet {
+            Facet::String => Box::new(self.string().into_iter().flat_map(Scalar::live_stamps)),
+            Facet::Hash => Box::new(
+                self.hash().into_iter().flat_map(|h| h.fields().values().flat_map(Scalar::live_stamps)),
+            ),
+            Facet::Set => {
+                Box::new(self.set().into_iter().flat_map(|s| s.members().values().flatten().copied()))
+            }
+            Facet::SortedSet => Box::new(
+                self.sorted_set()
+                    .into_iter()
+                    .flat_map(|z| z.members().values().flat_map(Scalar::live_stamps)),
+            ),
+        }
+    }
+
+    /// Bytes on the heap, kept as a running figure: constant time.
+    pub fn heap_bytes(&self) -> usize {
+        let content = match &self.content {
+            Content::Empty => 0,
+            Content::String(string) => string.heap_bytes(),
+            Content::Hash(hash) => size_of::<Hash>() + hash.heap_bytes(),
+            Content::Set(set) => size_of::<Set>() + set.heap_bytes(),
+            Content::SortedSet(sorted) => size_of::<SortedSet>() + sorted.heap_bytes(),
+            Content::Several(several) => {
+                size_of::<Several>()
+                    + several.string.heap_bytes()
+                    + several.hash.heap_bytes()
+                    + several.set.heap_bytes()
+                    + several.sorted_set.heap_bytes()
+            }
+        };
+        content + self.expiry.as_ref().map_or(0, |e| e.heap_bytes())
+    }
+
+    /// Gives up the form for several facets when one or none is left.
+    fn simplify(&mut self) {
+        if self.expiry.as_ref().is_some_and(|e| e.is_vacant()) {
+            self.expiry = None;
+        }
+        if let Content::Several(several) = &mut self.content {
+            let vacant = (
+                several.string.is_vacant(),
+                several.hash.is_vacant(),
+                several.set.is_empty(),
+                several.sorted_set.is_vacant(),
+            );
+            self.content = match vacant {
+                (true, true, true, true) => Content::Empty,
+                (false, true, true, true) => Content::String(std::mem::take(&mut several.string)),
+                (true, false, true, true) => Content::Hash(Box::new(std::mem::take(&mut several.hash))),
+                (true, true, false, true) => Content::Set(Box::new(std::mem::take(&mut several.set))),
+                (true, true, true, false) => {
+                    Content::SortedSet(Box::new(std::mem::take(&mut several.sorted_set)))
+                }
+                _ => return,
+            };
+            return;
+        }
+        let empty = match &self.content {
+            Content::Empty | Content::Several(_) => false,
+            Content::String(string) => string.is_vacant(),
+            Content::Hash(hash) => hash.is_vacant(),
+            Content::Set(set) => set.is_empty(),
+            Content::SortedSet(sorted) => sorted.is_vacant(),
+        };
+        if empty {
+            self.content = Content::Empty;
+        }
+    }
+
+    fn several(&mut self) -> &mut Several {
+        if !matches!(self.content, Content::Several(_)) {
+            let mut several = Box::<Several>::default();
+            match std::mem::take(&mut self.content) {
+                Content::String(string) => several.string = string,
+                Content::Hash(hash) => several.hash = *hash,
+                Content::Set(set) => several.set = *set,
+                Content::SortedSet(sorted) => several.sorted_set = *sorted,
+                Content::Empty | Content::Several(_) => {}
+            }
+            self.content = Content::Several(several);
+        }
+        match &mut self.content {
+            Content::Several(several) => several,
+            _ => unreachable!("made so above"),
+        }
+    }
+
+    fn string_mut(&mut self) -> &mut Scalar<Value> {
+        if let Content::Empty = self.content {
+            self.content = Content::String(Scalar::default());
+        }
+        if !matches!(self.content, Content::String(_)) {
+            return &mut self.several().string;
+        }
+        match &mut self.content {
+            Content::String(string) => string,
+            _ => unreachable!("checked above"),
+        }
+    }
+
+    fn hash_mut(&mut self) -> &mut Hash {
+        if let Content::Empty = self.content {
+            self.content = Content::Hash(Box::default());
+        }
+        if !matches!(self.content, Content::Hash(_)) {
+            return &mut self.several().hash;
+        }
+        match &mut self.content {
+            Content::Hash(hash) => hash,
+            _ => unreachable!("checked above"),
+        }
+    }
+
+    fn set_mut(&mut self) -> &mut Set {
+        if let Content::Empty = self.content {
+            self.content = Content::Set(Box::default());
+        }
+        if !matches!(self.content, Content::Set(_)) {
+            return &mut self.several().set;
+        }
+        match &mut self.content {
+            Content::Set(set) => set,
+            _ => unreachable!("checked above"),
+        }
+    }
+
+    fn sorted_set_mut(&mut self) -> &mut SortedSet {
+        if let Content::Empty = self.content {
+            self.content = Content::SortedSet(Box::default());
+        }
+        if !matches!(self.content, Content::SortedSet(_)) {
+            return &mut self.several().sorted_set;
+        }
+        match &mut self.content {
+            Content::SortedSet(sorted_set) => sorted_set,
+            _ => unreachable!("checked above"),
+        }
+    }
+
+    /// Applies one effect of an op. Applying it again, or over a state that already holds later
+    /// ops which are then applied again too, ends in the same state.
+    ///
+    /// [`Effect::Flush`] concerns a whole database: the caller turns it into
+    /// [`Object::apply_flush`] on each of its objects.
+    pub fn apply(&mut self, effect: &Effect<'_>, how: Applying<'_>, observer: &mut impl Observer) {
+        let Applying { stamp, seen } = how;
+        match effect {
+            Effect::Assign { value, baseline } => {
+                self.clash(Facet::String, how, observer);
+                let met = self.string_mut().assign(stamp, (*value).into(), baseline, seen);
+                self.report(met, Kind::WriteWrite, Facet::String, &[], how, observer);
+            }
+            Effect::Add { total, fresh, index } => {
+                self.clash(Facet::String, how, observer);
+                let met = self.string_mut().add(stamp, *index, total.clone(), *fresh, seen);
+                self.report(met, Kind::WriteWrite, Facet::String, &[], how, observer);
+            }
+            Effect::FieldAssign { field, value, baseline } => {
+                self.clash(Facet::Hash, how, observer);
+                let met = self.hash_mut().assign(field, stamp, value, baseline, seen);
+                self.report(met, Kind::Field, Facet::Hash, field, how, observer);
+            }
+            Effect::FieldAdd { field, total, fresh, index } => {
+                self.clash(Facet::Hash, how, observer);
+                let met = self.hash_mut().add(field, stamp, *index, total.clone(), *fresh, seen);
+                self.report(met, Kind::Field, Facet::Hash, field, how, observer);
+            }
+            Effect::FieldRemove { field, baseline } => {
+                if !baseline.is_empty() || self.hash().is_some() {
+                    let met = self.hash_mut().remove(field, baseline, seen);
+                    self.report(met, Kind::WriteDelete, Facet::Hash, field, how, observer);
+                }
+            }
+            Effect::MemberAdd { member } => {
+                self.clash(Facet::Set, how, observer);
+                let met = self.set_mut().add(member, stamp, seen);
+                self.report(met, Kind::Field, Facet::Set, member, how, observer);
+            }
+            Effect::MemberRemove { member } => {
+                if self.set().is_some() {
+                    let met = self.set_mut().remove(member, seen);
+                    self.report(met, Kind::WriteDelete, Facet::Set, member, how, observer);
+                }
+            }
+            Effect::ScoreAssign { member, score, baseline } => {
+                let Some(score) = Score::from_bits(*score) else { return };
+                self.clash(Facet::SortedSet, how, observer);
+                let met = self.sorted_set_mut().assign(member, stamp, score, baseline, seen);
+                self.report(met, Kind::Field, Facet::SortedSet, member, how, observer);
+            }
+            Effect::ScoreAdd { member, total, fresh, index } => {
+                self.clash(Facet::SortedSet, how, observer);
+                let met = self.sorted_set_mut().add(member, stamp, *index, total.clone(), *fresh, seen);
+                self.report(met, Kind::Field, Facet::SortedSet, member, how, observer);
+            }
+            Effect::ScoreRemove { member, baseline } => {
+                if !baseline.is_empty() || self.sorted_set().is_some() {
+                    let met = self.sorted_set_mut().remove(member, baseline, seen);
+                    self.report(met, Kind::WriteDelete, Facet::SortedSet, member, how, observer);
+                }
+            }
+            Effect::Clear { facets, deadline, baselines } => {
+                self.clear(*facets, *deadline, baselines, Kind::WriteDelete, how, observer);
+            }
+            Effect::Deadline { at_ms } => {
+                self.expiry.get_or_insert_default().set(stamp, Deadline::At(*at_ms), seen);
+                observer.head();
+            }
+            Effect::Persist => {
+                self.expiry.get_or_insert_default().set(stamp, Deadline::Never, seen);
+                observer.head();
+            }
+            Effect::ForgetDeadline => self.forget_deadline(seen, observer),
+            Effect::Flush { .. } => {}
+        }
+        self.simplify();
+    }
+
+    /// What a database flush does to one of its objects: removes what was seen.
+    pub fn apply_flush(
+        &mut self,
+        baselines: &[ElementBaseline<'_>],
+        how: Applying<'_>,
+        observer: &mut impl Observer,
+    ) {
+        self.clear(ALL_FACETS, true, baselines, Kind::ClearWrite, how, observer);
+        self.simplify();
+    }
+
+    fn forget_deadline(&mut self, seen: Seen<'_>, observer: &mut impl Observer) {
+        if let Some(expiry) = &mut self.expiry
+            && expiry.forget(seen)
+        {
+            observer.head();
+        }
+    }
+
+    fn report(
+        &self,
+        met: Met,
+        kind: Kind,
+        facet: Facet,
+        element: &[u8],
+        how: Applying<'_>,
+        observer: &mut impl Observer,
+    ) {
+        if met.changed {
+            if facet == Facet::String {
+                observer.head();
+            } else {
+                observer.element(facet, element);
+            }
+        }
+        for rival in met.rivals {
+            let (rule, winner) = match kind {
+                Kind::WriteDelete | Kind::ClearWrite => (Rule::Crdt, Winner::Merged),
+                _ if rival > how.stamp => (Rule::Lww, Winner::Local),
+                _ => (Rule::Lww, Winner::Remote),
+            };
+            let element = element.into();
+            observer.conflict(Conflict { kind, rule, winner, facet, element, rival, arrived: how.stamp });
+        }
+    }
+
+    /// Notes the clash when `facet` is about to be written beside another facet that the writer
+    /// had not seen. One conflict per other facet, with its greatest unseen stamp.
+    fn clash(&self, facet: Facet, how: Applying<'_>, observer: &mut impl Observer) {
+        if matches!(how.seen, Seen::All) {
+            return;
+        }
+        let alone = match &self.content {
+            Content::Empty => true,
+            Content::String(_) => facet == Facet::String,
+            Content::Hash(_) => facet == Facet::Hash,
+            Content::Set(_) => facet == Facet::Set,
+            Content::SortedSet(_) => facet == Facet::SortedSet,
+            Content::Several(_) => false,
+        };
+        if alone {
+            return;
+        }
+        for other in Facet::ALL.into_iter().filter(|other| *other != facet) {
+            let unseen = self.live_stamps(other).filter(|s| !how.seen.covers(&s.dot)).max();
+            if let Some(rival) = unseen {
+                let winner = if rival > how.stamp { Winner::Local } else { Winner::Remote };
+                observer.conflict(Conflict {
+                    kind: Kind::TypeClash,
+                    rule: Rule::Lww,
+                    winner,
+                    facet,
+                    element: [].into(),
+                    rival,
+                    arrived: how.stamp,
+                });
+            }
+        }
+    }
+
+    /// Removes what was seen of `facets`. Survivors are conflicts, one for each op among them.
+    fn clear(
+        &mut self,
+        facets: u8,
+        deadline: bool,
+        baselines: &[ElementBaseline<'_>],
+        kind: Kind,
+        how: Applying<'_>,
+        observer: &mut impl Observer,
+    ) {
+        if deadline {
+            self.forget_deadline(how.seen, observer);
+        }
+        for facet in Facet::ALL.into_iter().filter(|f| facets & facet_bit(*f) != 0) {
+            let of_facet = |element: &[u8]| {
+                let found = baselines.iter().find(|b| b.facet == facet && b.element == element);
+                found.map_or(&[][..], |b| b.baseline.as_slice())
+            };
+            let mut unseen: Vec<Stamp> = Vec::new();
+            match facet {
+                Facet::String => {
+                    if self.string().is_some() || !of_facet(&[]).is_empty() {
+                        let met = self.string_mut().clear(of_facet(&[]), how.seen);
+                        if met.changed {
+                            observer.head();
+                        }
+                        unseen = met.rivals;
+                    }
+                }
+                _ => self.clear_elements(facet, baselines, how, &mut unseen, observer),
+            }
+            unseen.sort_unstable();
+            unseen.dedup();
+            for rival in unseen {
+                observer.conflict(Conflict {
+                    kind,
+                    rule: Rule::Crdt,
+                    winner: Winner::Merged,
+                    facet,
+                    element: [].into(),
+                    rival,
+                    arrived: how.stamp,
+                });
+            }
+        }
+    }
+
+    fn clear_elements(
+        &mut self,
+        facet: Facet,
+        baselines: &[ElementBaseline<'_>],
+        how: Applying<'_>,
+        unseen: &mut Vec<Stamp>,
+        observer: &mut impl Observer,
+    ) {
+        let mut elements: Vec<Box<[u8]>> = match facet {
+            Facet::String => Vec::new(),
+            Facet::Hash => self.hash().map_or_else(Vec::new, |h| h.fields().keys().cloned().collect()),
+            Facet::Set => self.set().map_or_else(Vec::new, |s| s.members().keys().cloned().collect()),
+            Facet::SortedSet => self
+                .sorted_set()
+                .map_or_else(Vec::new, |z| z.members().keys().map(|k| Box::from(&**k)).collect()),
+        };
+        let by_element: std::collections::BTreeMap<&[u8], &[crate::op::SeenDelta]> = baselines
+            .iter()
+            .filter(|b| b.facet == facet)
+            .map(|b| (b.element, b.baseline.as_slice()))
+            .collect();
+        let known: std::collections::BTreeSet<&[u8]> = elements.iter().map(|e| &**e).collect();
+        let strangers: Vec<Box<[u8]>> =
+            by_element.keys().filter(|e| !known.contains(**e)).map(|e| Box::from(*e)).collect();
+        drop(known);
+        elements.extend(strangers);
+        // From the end, so that removal from a table never has to move an element.
+        for element in elements.iter().rev() {
+            let baseline = by_element.get(&**element).copied().unwrap_or_default();
+            let met = match facet {
+                Facet::String => Met::default(),
+                Facet::Hash => self.hash_mut().remove(element, baseline, how.seen),
+                Facet::Set => self.set_mut().remove(element, how.seen),
+                Facet::SortedSet => self.sorted_set_mut().remove(element, baseline, how.seen),
+            };
+            if met.changed {
+                observer.element(facet, element);
+            }
+            unseen.extend(met.rivals);
+        }
+    }
+
+    /// The deltas that a clear of `facets` made now would swallow.
+    pub fn baselines(&self, facets: u8) -> Vec<ElementBaseline<'_>> {
+        let mut found = Vec::new();
+        let mut note = |facet, element, baseline: crate::op::Baseline| {
+            if !baseline.is_empty() {
+                found.push(ElementBaseline { facet, element, baseline });
+            }
+        };
+        if facets & facet_bit(Facet::String) != 0
+            && let Some(string) = self.string()
+        {
+            note(Facet::String, &[][..], string.baseline());
+        }
+        if facets & facet_bit(Facet::Hash) != 0
+            && let Some(hash) = self.hash()
+        {
+            for (field, scalar) in hash.fields() {
+                note(Facet::Hash, field, scalar.baseline());
+            }
+        }
+        if facets & facet_bit(Facet::SortedSet) != 0
+            && let Some(sorted) = self.sorted_set()
+        {
+            for (member, scalar) in sorted.members() {
+                note(Facet::SortedSet, member, scalar.baseline());
+            }
+        }
+        found
+    }
+}
