@@ -91,7 +91,7 @@ pub enum ProtocolError {
     HttpProbe,
 }
 
-/// Keeps the reply one line and logs free of control characters.
+/// Keeps the reply one line and logs free of control characters: `?` where Redis sends them as they are.
 fn printable(byte: u8) -> char {
     match byte {
         b'\r' | b'\n' => ' ',
