@@ -5,6 +5,7 @@
 
 pub mod cert;
 pub mod config;
+pub mod keyspace;
 pub mod link;
 pub mod oplog;
 pub mod resp;
