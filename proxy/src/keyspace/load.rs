@@ -60,6 +60,23 @@ impl Keyspace {
         }
     }
 
+    /// Locks everything, with the objects of `keys` in memory, or known to be absent.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing is locked.
+    pub fn lock_all_loaded(&self, keys: &[KeyRef<'_>], durable: u64) -> Result<Locked<'_>, StoreError> {
+        let mut locked = self.lock_all();
+        for key in keys {
+            // Nothing can leave meanwhile: everything is locked.
+            if matches!(locked.find(key), Found::Missing)
+                && let Some(object) = load(&*self.store, key)?
+            {
+                locked.install(key, object, durable);
+            }
+        }
+        Ok(locked)
+    }
+
     /// Reads a key's object without keeping it in memory: for walks over everything. The copy in
     /// memory counts where there is one.
     ///

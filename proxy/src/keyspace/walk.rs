@@ -90,7 +90,7 @@ impl Locked<'_> {
     ///
     /// # Errors
     /// [`StoreError`].
-    fn database_keys(&mut self, database: u8) -> Result<Vec<Box<[u8]>>, StoreError> {
+    pub fn database_keys(&mut self, database: u8) -> Result<Vec<Box<[u8]>>, StoreError> {
         self.load_database(database)?;
         let mut keys = Vec::new();
         let mut cursor = Some(0);
