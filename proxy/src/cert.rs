@@ -185,7 +185,7 @@ pub fn not_before(der: &[u8]) -> Result<SystemTime, LeafError> {
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, LeafError> {
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         _ => Err(LeafError::Unreadable),
     }
 }

@@ -54,6 +54,13 @@ impl TestCa {
         Identity { roots: self.roots(), ..other }
     }
 
+    /// A leaf of another authority of the same name, with a hundred more of them to try.
+    pub(crate) fn crowded(&self, region: &str) -> Identity {
+        let mut identity = self.adopt(Self::new().identity(region));
+        identity.chain.extend((0..100).map(|_| Self::new().der));
+        identity
+    }
+
     fn roots(&self) -> Arc<RootCertStore> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).unwrap();

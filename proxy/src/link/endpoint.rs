@@ -88,8 +88,8 @@ pub enum LinkError {
     },
 }
 
-/// The endpoint of one region. Dropping it ends every connection; see [`close`](Self::close) for a
-/// better way.
+/// The endpoint of one region. Dropping it ends every connection without a reason; see
+/// [`close`](Self::close) for a better way.
 #[derive(Debug)]
 pub struct Endpoint {
     quinn: quinn::Endpoint,
@@ -218,15 +218,19 @@ impl Endpoint {
         self.quinn.open_connections()
     }
 
+    /// A handshake that the test drives itself.
     #[cfg(test)]
-    pub(super) fn quinn(&self) -> &quinn::Endpoint {
-        &self.quinn
+    pub(super) fn connecting(&self, region: &str, address: SocketAddr) -> quinn::Connecting {
+        let config = self.client.read().clone();
+        #[allow(clippy::unwrap_used)]
+        self.quinn.connect_with(config, address, region).unwrap()
     }
 }
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
         self.acceptor.abort();
+        self.quinn.close(quinn::VarInt::from_u32(CloseReason::Dropped.code()), &[]);
     }
 }
 

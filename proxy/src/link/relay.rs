@@ -27,6 +27,9 @@ const FLOWS_MAX: usize = 256;
 /// Datagrams between the listening socket and a flow's line.
 const HANDOVER_MAX: usize = 1024;
 
+/// Longer delays are cut to this: any link is dead long before.
+const DELAY_MAX: Duration = Duration::from_secs(3600);
+
 pub(super) const DATAGRAM_MAX_BYTES: usize = 65_535;
 
 /// What happens to datagrams of one direction.
@@ -113,7 +116,7 @@ pub(super) struct Way {
 
 impl Way {
     fn set(&self, to: Conditions) {
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let micros = |time: Duration| u64::try_from(time.min(DELAY_MAX).as_micros()).unwrap_or(u64::MAX);
         self.delay_us.store(micros(to.delay), Relaxed);
         self.jitter_us.store(micros(to.jitter), Relaxed);
         self.loss_ppm.store(to.loss_ppm, Relaxed);

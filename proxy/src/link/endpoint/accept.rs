@@ -117,12 +117,13 @@ fn admit(incoming: Incoming, shared: &Arc<Shared>, handshakes: &mut JoinSet<()>)
     let shared = shared.clone();
     handshakes.spawn(async move {
         let outcome = handshake(incoming, &shared).await;
-        drop(slot);
         match outcome {
-            // Waits when the region is slow to take its peers; the peer waits with it.
+            // Waits when the region is slow to take its peers. The place stays taken meanwhile, so that a
+            // peer that dials in a loop is bounded too.
             Ok(peer) => drop(shared.sender.send(Ok(peer)).await),
             Err(refusal) => shared.refuse(address, refusal),
         }
+        drop(slot);
     });
 }
 

@@ -125,12 +125,10 @@ impl Line {
             self.way.overflowed.fetch_add(1, Relaxed);
             return;
         }
-        if conditions.rate_bytes > 0 {
-            let micros = bytes.saturating_mul(1_000_000) / conditions.rate_bytes;
-            self.free_at = self.free_at.max(now) + Duration::from_micros(micros);
-        } else {
-            self.free_at = now;
-        }
+        self.free_at = match bytes.saturating_mul(1_000_000).checked_div(conditions.rate_bytes) {
+            Some(micros) => self.free_at.max(now) + Duration::from_micros(micros),
+            None => now,
+        };
         let jitter = self.up_to(conditions.jitter);
         let mut due = (self.free_at + conditions.delay + jitter).max(self.last_due);
         if self.random.chance(conditions.reorder_ppm) {
