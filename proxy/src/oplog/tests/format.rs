@@ -129,3 +129,16 @@ proptest! {
         recover_anything(&files, false);
     }
 }
+
+#[test]
+fn a_frame_is_not_valid_at_another_position() {
+    let mut buffer = Buffer::new(Lsn(500), 100);
+    buffer.push(&[b"record"]).unwrap();
+    let mut batch = Batch::default();
+    buffer.take(&mut batch);
+    frame::finish(&mut batch.bytes, batch.start, Lsn(0));
+    assert_eq!(frame::walk(&batch.bytes, Lsn(500), 100), (batch.bytes.len(), frame::Stop::End));
+    assert_eq!(frame::walk(&batch.bytes, Lsn(501), 100), (0, frame::Stop::Bad));
+    let seal = frame::Seal::Rolled.encode(Lsn(500));
+    assert_eq!(frame::walk(&seal, Lsn(501), 100), (0, frame::Stop::Bad));
+}
