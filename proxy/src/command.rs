@@ -19,6 +19,9 @@ pub mod set;
 pub mod sorted_set;
 pub mod string;
 pub mod table;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+pub(crate) mod testing;
 
 pub use context::Context;
 pub use error::CommandError;

@@ -4,9 +4,13 @@
 //! speaks RESP to applications, keeps the op log and the embedded store, and carries ops over QUIC.
 
 pub mod cert;
+pub mod command;
 pub mod config;
 pub mod keyspace;
 pub mod link;
+pub mod metrics;
 pub mod oplog;
+pub mod region;
 pub mod resp;
+pub mod sequencer;
 pub mod store;

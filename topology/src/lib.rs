@@ -11,6 +11,6 @@ pub mod plan;
 pub mod replica;
 pub mod sequence;
 pub mod shape;
-pub mod time;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod time;

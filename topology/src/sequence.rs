@@ -298,8 +298,7 @@ mod tests {
         c.remote(&a1).unwrap();
         c.remote(&b1).unwrap();
         let context = c.remote(&b2).unwrap().clone();
-        let expected: VersionVector =
-            [Dot::new(origin(1), 1), Dot::new(origin(2), 1)].into_iter().collect();
+        let expected: VersionVector = [Dot::new(origin(1), 1), Dot::new(origin(2), 1)].into_iter().collect();
         assert_eq!(context, expected);
         assert_eq!(b.context(origin(2)), Some(&expected));
     }

@@ -93,12 +93,7 @@ impl<'a> Context<'a, '_> {
     }
 
     /// Edits a key of another database.
-    pub fn edit_in<R>(
-        &mut self,
-        database: u8,
-        key: &[u8],
-        edit: impl FnOnce(&mut Editor<'_, '_>) -> R,
-    ) -> R {
+    pub fn edit_in<R>(&mut self, database: u8, key: &[u8], edit: impl FnOnce(&mut Editor<'_, '_>) -> R) -> R {
         let object = self.locked.object(&KeyRef::new(database, key));
         let mut editor = Editor::new(object, self.origin, self.now_ms, self.body);
         let result = edit(&mut editor);

@@ -48,7 +48,9 @@ pub enum CommandError {
         limit: usize,
     },
     /// The store failed. The text says what to do.
-    #[error("MISCONF the local store failed: {0}. Reads and writes of objects that are not in memory are refused")]
+    #[error(
+        "MISCONF the local store failed: {0}. Reads and writes of objects that are not in memory are refused"
+    )]
     Store(#[from] StoreError),
     /// The op log takes nothing: disk full, or failed.
     #[error("MISCONF the op log cannot be written: {0}. Writes are refused until it can")]
