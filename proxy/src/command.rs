@@ -34,3 +34,21 @@ pub type Outcome = Result<(), CommandError>;
 
 /// A command's handler.
 pub type Handler = fn(&mut Context<'_, '_>, Args<'_>, &mut Reply<'_>) -> Outcome;
+
+/// Runs a command that reads the whole keyspace, in pieces, without locking it whole.
+///
+/// # Errors
+/// [`CommandError`]; part of a reply may have been written.
+pub async fn walk(
+    region: &crate::region::Region,
+    command: &'static Command,
+    args: Args<'_>,
+    database: u8,
+    now: meridian_topology::time::WallMs,
+    reply: &mut Reply<'_>,
+) -> Outcome {
+    match command.name {
+        "meridian.digest" => meridian::digest(region, now, reply).await,
+        _ => keys::walk::walk(region, command, args, database, now, reply).await,
+    }
+}

@@ -13,4 +13,5 @@ pub mod oplog;
 pub mod region;
 pub mod resp;
 pub mod sequencer;
+pub mod session;
 pub mod store;

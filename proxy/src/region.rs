@@ -24,6 +24,7 @@ use crate::keyspace::Keyspace;
 use crate::metrics::Metrics;
 use crate::oplog::{self, LogError, Lsn};
 use crate::sequencer::{AppliedMark, Sequencer};
+use crate::session::clients::Clients;
 
 /// The region's log.
 pub type Log = oplog::Log<AppliedMark>;
@@ -44,6 +45,7 @@ pub struct Region {
     /// Woken when the store has caught up or memory was freed.
     relief: Arc<Notify>,
     recovered: recover::Report,
+    clients: Arc<Clients>,
 }
 
 /// How much log the store may be behind before writers wait for it.
@@ -79,6 +81,11 @@ impl Region {
     /// Its metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Who is connected.
+    pub fn clients(&self) -> &Arc<Clients> {
+        &self.clients
     }
 
     /// The store's committer.

@@ -47,6 +47,11 @@ impl<'a> Context<'a, '_> {
         self.locked.object(&KeyRef::new(database, key)).filter(|object| object.is_visible(self.now_ms))
     }
 
+    /// The key's object whether it shows or not: deleted and expired ones may be remembered.
+    pub fn read_any(&self, key: &[u8]) -> Option<&Object> {
+        self.locked.object(&KeyRef::new(self.database, key))
+    }
+
     fn read_as(&self, key: &[u8], facet: Facet) -> Result<Option<&Object>, CommandError> {
         match self.read(key) {
             Some(object) if object.facet() == Some(facet) => Ok(Some(object)),

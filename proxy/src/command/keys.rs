@@ -4,3 +4,5 @@ use super::Command;
 
 /// The family's commands.
 pub const COMMANDS: &[Command] = &[];
+
+pub mod walk;

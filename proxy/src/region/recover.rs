@@ -130,6 +130,7 @@ impl Region {
             drain: Notify::new(),
             relief,
             recovered: Report { replayed, new_incarnation, took_ms },
+            clients: Arc::default(),
         });
         Ok((region, Threads { writer, committer, handle }))
     }
