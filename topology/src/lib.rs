@@ -13,3 +13,4 @@ pub mod sequence;
 pub mod shape;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod time;
