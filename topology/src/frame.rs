@@ -1,1 +1,204 @@
-//! To come.
+//! The link protocol's messages.
+//!
+//! Two streams matter here: the control stream of a link carries [`Control`] messages both ways,
+//! and each subscription's stream carries batches of ops ([`batch`]). How bytes are cut into
+//! messages, and compression, are the link's business.
+//!
+//! # Control message (version 1)
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 1 | version, [`CONTROL_VERSION`] |
+//! | rest | postcard of [`Control`]: variant number `varint`, then the fields in order |
+
+pub mod batch;
+
+use std::collections::BTreeSet;
+
+use meridian_conflict::clock::{Hlc, Origin, RegionId, VersionVector};
+use serde::{Deserialize, Serialize};
+
+use crate::time::{MonoMs, WallMs};
+
+/// The format of control messages.
+pub const CONTROL_VERSION: u8 = 1;
+
+/// The link protocol versions that this program speaks, lowest and highest.
+pub const PROTOCOLS: Protocols = Protocols { lowest: 1, highest: 1 };
+
+/// A control message longer than this is refused before it is read.
+pub const CONTROL_BYTES_MAX: usize = 1 << 20;
+
+/// A message from a peer does not decode. Nothing of it took effect; the link must close, because
+/// what follows cannot be trusted to be in step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Written by a version this one does not know.
+    #[error("message format {0} is not known")]
+    UnknownVersion(u8),
+    /// Ends before it should.
+    #[error("the message is cut short")]
+    Truncated,
+    /// Bytes follow the message.
+    #[error("the message has {0} bytes too many")]
+    TrailingBytes(usize),
+    /// Longer than allowed.
+    #[error("the message has {0} bytes, more than allowed")]
+    TooLong(usize),
+    /// A field has a value it cannot have.
+    #[error("the message has an impossible {0}")]
+    Invalid(&'static str),
+}
+
+/// A range of protocol versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protocols {
+    /// The oldest spoken.
+    pub lowest: u16,
+    /// The newest spoken.
+    pub highest: u16,
+}
+
+impl Protocols {
+    /// The version to speak with a peer of range `other`: the newest that both know.
+    pub fn common(self, other: Protocols) -> Option<u16> {
+        let version = self.highest.min(other.highest);
+        (version >= self.lowest && version >= other.lowest).then_some(version)
+    }
+}
+
+/// The first message on a link, both ways.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Protocol versions spoken.
+    pub protocols: Protocols,
+    /// Name of the cluster. Regions of different clusters refuse each other.
+    pub cluster: String,
+    /// Name of the region; has to be the one the certificate names.
+    pub region: String,
+    /// Under which origin the region writes now.
+    pub origin: Origin,
+    /// A number of this run of the process, different in every run.
+    pub boot: u64,
+    /// Digest of the topology in force.
+    pub topology_digest: u64,
+    /// Digest of the policies in force.
+    pub policy_digest: u64,
+    /// Everything applied. Not an acknowledgement.
+    pub applied: VersionVector,
+}
+
+/// Why a subscription is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The log does not reach back to the vector asked from: the subscriber has to re-seed.
+    PastLog,
+    /// The topology has no feed between the two.
+    NotNeighbour,
+    /// The peer is about to stop.
+    Draining,
+}
+
+/// Why a peer ends a link on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GoodbyeReason {
+    /// It stops.
+    Stopping,
+    /// It takes a new incarnation and comes back.
+    NewIncarnation,
+    /// It does not accept this peer; its log says why.
+    Refused,
+}
+
+/// A message on the control stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Control {
+    /// Who speaks.
+    Hello(Box<Hello>),
+    /// Asks for the ops of `regions` (and of the asker's other incarnations) above `from`.
+    Subscribe {
+        /// The asker's number for it.
+        id: u64,
+        /// Ops of which regions.
+        regions: BTreeSet<RegionId>,
+        /// What the asker has.
+        from: VersionVector,
+    },
+    /// The answer when a subscription cannot be served.
+    SubscribeRefused {
+        /// Which one.
+        id: u64,
+        /// Why.
+        reason: Refusal,
+    },
+    /// The asker wants no more of it.
+    Unsubscribe {
+        /// Which one.
+        id: u64,
+    },
+    /// Entries of the asker's durable vector that rose since its last acknowledgement on this link.
+    Ack {
+        /// What rose.
+        durable: VersionVector,
+    },
+    /// Once a second.
+    Heartbeat(Heartbeat),
+    /// The link ends on purpose.
+    Goodbye {
+        /// Why.
+        reason: GoodbyeReason,
+    },
+}
+
+/// Signs of life, clocks and progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The sender's monotonic clock.
+    pub sent: MonoMs,
+    /// The sender's wall clock.
+    pub wall: WallMs,
+    /// The sender's hybrid clock.
+    pub hlc: Hlc,
+    /// The last heartbeat the sender got, for the round trip.
+    pub echo: Option<Echo>,
+    /// Everything the sender has applied: how far there is to go.
+    pub applied: VersionVector,
+}
+
+/// A heartbeat sent back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// What it said in `sent`.
+    pub sent: MonoMs,
+    /// How long it was kept, in milliseconds.
+    pub held_ms: u64,
+}
+
+impl Control {
+    /// Appends the encoded message.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(CONTROL_VERSION);
+        // Writing to a Vec cannot fail.
+        let _ = postcard::to_io(self, out);
+    }
+
+    /// Reads one message, which has to fill `bytes`.
+    ///
+    /// # Errors
+    /// [`FrameError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
+        if bytes.len() > CONTROL_BYTES_MAX {
+            return Err(FrameError::TooLong(bytes.len()));
+        }
+        match bytes.split_first() {
+            None => Err(FrameError::Truncated),
+            Some((&CONTROL_VERSION, rest)) => match postcard::take_from_bytes(rest) {
+                Ok((control, [])) => Ok(control),
+                Ok((_, rest)) => Err(FrameError::TrailingBytes(rest.len())),
+                Err(postcard::Error::DeserializeUnexpectedEnd) => Err(FrameError::Truncated),
+                Err(_) => Err(FrameError::Invalid("field")),
+            },
+            Some((version, _)) => Err(FrameError::UnknownVersion(*version)),
+        }
+    }
+}

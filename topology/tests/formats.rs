@@ -1,0 +1,123 @@
+//! Golden files: what is on the wire and on disk does not change by accident.
+//!
+//! After a change made on purpose: `UPDATE_GOLDEN=1 cargo test -p meridian-topology --test formats`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
+)]
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId, VersionVector};
+use meridian_conflict::op::Header;
+use meridian_topology::frame::batch::{BatchDecoder, BatchEncoder};
+use meridian_topology::frame::{Control, Echo, GoodbyeReason, Heartbeat, Hello, PROTOCOLS, Refusal};
+use meridian_topology::sequence::{Position, Sequencer};
+use meridian_topology::time::{MonoMs, WallMs};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        write!(out, "{byte:02x}").unwrap();
+        out
+    })
+}
+
+fn check(name: &str, lines: &[(&str, Vec<u8>)]) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let found = lines.iter().fold(String::new(), |mut out, (what, bytes)| {
+        writeln!(out, "{what} {}", hex(bytes)).unwrap();
+        out
+    });
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &found).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).expect("the golden file is there");
+    assert_eq!(found, golden, "the format differs from {}", path.display());
+}
+
+fn vector() -> VersionVector {
+    [Dot::new(origin(1), 300), Dot::new(origin(2), 7)].into_iter().collect()
+}
+
+fn origin(region: u32) -> Origin {
+    Origin::new(RegionId(region), 5)
+}
+
+fn controls() -> Vec<(&'static str, Control)> {
+    let hello = Hello {
+        protocols: PROTOCOLS,
+        cluster: "shop".into(),
+        region: "eu".into(),
+        origin: origin(1),
+        boot: 77,
+        topology_digest: 1,
+        policy_digest: 2,
+        applied: vector(),
+    };
+    let heartbeat = Heartbeat {
+        sent: MonoMs(1_000),
+        wall: WallMs(1_700_000_000_000),
+        hlc: Hlc::from_ms(1_700_000_000_001),
+        echo: Some(Echo { sent: MonoMs(900), held_ms: 3 }),
+        applied: vector(),
+    };
+    let regions = [RegionId(1), RegionId(2)].into_iter().collect();
+    vec![
+        ("hello", Control::Hello(Box::new(hello))),
+        ("subscribe", Control::Subscribe { id: 3, regions, from: vector() }),
+        ("subscribe_refused", Control::SubscribeRefused { id: 3, reason: Refusal::PastLog }),
+        ("unsubscribe", Control::Unsubscribe { id: 3 }),
+        ("ack", Control::Ack { durable: vector() }),
+        ("heartbeat", Control::Heartbeat(heartbeat)),
+        ("goodbye", Control::Goodbye { reason: GoodbyeReason::NewIncarnation }),
+    ]
+}
+
+#[test]
+fn control_messages_keep_their_form() {
+    let mut lines = Vec::new();
+    for (what, control) in controls() {
+        let mut bytes = Vec::new();
+        control.encode(&mut bytes);
+        assert_eq!(Control::decode(&bytes).unwrap(), control);
+        lines.push((what, bytes));
+    }
+    check("control-v1.txt", &lines);
+}
+
+#[test]
+fn batches_keep_their_form() {
+    let op = |region: u32, sequence, ms, deps: &[(u32, u64)]| Header {
+        dot: Dot::new(origin(region), sequence),
+        hlc: Hlc::from_ms(ms),
+        deps: deps.iter().map(|(r, s)| (origin(*r), *s)).collect(),
+    };
+    let ops = [
+        op(1, 300, 1_700_000_000_000, &[]),
+        op(1, 301, 1_700_000_000_001, &[(2, 7)]),
+        op(2, 8, 1_699_999_999_999, &[(1, 301)]),
+    ];
+    let mut encoder = BatchEncoder::default();
+    for header in &ops {
+        encoder.push(header, b"body");
+    }
+    let mut bytes = Vec::new();
+    encoder.finish(&mut bytes);
+    let decoded: Vec<Header> = BatchDecoder::new(&bytes).unwrap().map(|op| op.unwrap().header).collect();
+    assert_eq!(decoded, ops);
+    check("batch-v1.txt", &[("batch", bytes)]);
+}
+
+#[test]
+fn positions_keep_their_form() {
+    let mut writer = Sequencer::recover(origin(1), Position::default());
+    let first = writer.local(WallMs(1_700_000_000_000));
+    let mut reader = Sequencer::recover(origin(2), Position::default());
+    reader.remote(&first).unwrap();
+    reader.local(WallMs(1_700_000_000_000));
+    check("position-v1.txt", &[("position", reader.position().encode())]);
+}

@@ -1,0 +1,43 @@
+//! Fuzz targets for every decoder: `cargo bolero test <name>` runs them with an engine; as plain
+//! tests they try random inputs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use meridian_topology::frame::Control;
+use meridian_topology::frame::batch::{BatchDecoder, BatchEncoder};
+use meridian_topology::sequence::Position;
+
+#[test]
+fn control_decode() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        if let Ok(control) = Control::decode(bytes) {
+            let mut again = Vec::new();
+            control.encode(&mut again);
+            assert_eq!(Control::decode(&again).unwrap(), control);
+        }
+    });
+}
+
+#[test]
+fn batch_decode() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let Ok(decoder) = BatchDecoder::new(bytes) else { return };
+        let ops: Vec<_> = decoder.map_while(Result::ok).collect();
+        let mut encoder = BatchEncoder::default();
+        for op in &ops {
+            encoder.push(&op.header, op.body);
+        }
+        let mut again = Vec::new();
+        encoder.finish(&mut again);
+        let read: Vec<_> = BatchDecoder::new(&again).unwrap().map(Result::unwrap).collect();
+        assert_eq!(read, ops);
+    });
+}
+
+#[test]
+fn position_decode() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        if let Ok(position) = Position::decode(bytes) {
+            assert_eq!(Position::decode(&position.encode()).unwrap(), position);
+        }
+    });
+}
