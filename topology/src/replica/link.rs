@@ -1,0 +1,228 @@
+//! What a replica keeps of one connected peer.
+
+use std::collections::BTreeSet;
+
+use meridian_conflict::clock::{Origin, RegionId, VersionVector, raise};
+
+use super::status::{Hold, Phase};
+use crate::frame::{Echo, Heartbeat, Hello};
+use crate::time::{MonoMs, WallMs};
+
+/// First and longest time between tries while held ops fill their memory.
+const PROBE_MS: u64 = 1_000;
+const PROBE_MS_MAX: u64 = 32_000;
+
+/// The subscription that brings ops in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Intake {
+    /// None: not fed by this peer, or no hello yet.
+    None,
+    /// Ops flow.
+    Open {
+        id: u64,
+        /// Opened though memory is full: what cannot be delivered is dropped, so that the op
+        /// everything waits for is reached even if it stands behind others.
+        skimming: bool,
+        /// Something was dropped: the subscription has to be taken up anew.
+        dropped: bool,
+        last_batch: MonoMs,
+    },
+    Held {
+        hold: Hold,
+        retry_at: MonoMs,
+    },
+}
+
+/// What stays of a peer's hello.
+#[derive(Clone, Debug)]
+pub(super) struct Greeted {
+    pub(super) origin: Origin,
+    pub(super) topology_differs: bool,
+    pub(super) policies_differ: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) session: u64,
+    pub(super) since: MonoMs,
+    pub(super) greeted: Option<Greeted>,
+    pub(super) last_heard: MonoMs,
+    pub(super) silent: bool,
+    pub(super) heartbeat_at: MonoMs,
+    pub(super) intake: Intake,
+    pub(super) probe_ms: u64,
+    /// The subscription the peer has with us.
+    pub(super) feed: Option<u64>,
+    pub(super) acknowledged: VersionVector,
+    pub(super) ack_sent: VersionVector,
+    pub(super) ack_sent_at: Option<MonoMs>,
+    pub(super) ack_at: Option<MonoMs>,
+    pub(super) peer_applied: VersionVector,
+    pub(super) round_trip_ms: Option<u64>,
+    pub(super) clock_offset_ms: Option<i64>,
+    heartbeat: Option<(MonoMs, MonoMs)>,
+}
+
+impl Link {
+    pub(super) fn new(now: MonoMs, session: u64) -> Self {
+        Self {
+            session,
+            since: now,
+            greeted: None,
+            last_heard: now,
+            silent: false,
+            heartbeat_at: now,
+            intake: Intake::None,
+            probe_ms: PROBE_MS,
+            feed: None,
+            acknowledged: VersionVector::new(),
+            ack_sent: VersionVector::new(),
+            ack_sent_at: None,
+            ack_at: None,
+            peer_applied: VersionVector::new(),
+            round_trip_ms: None,
+            clock_offset_ms: None,
+            heartbeat: None,
+        }
+    }
+
+    pub(super) fn greet(&mut self, hello: &Hello, topology_digest: u64, policy_digest: u64) {
+        self.greeted = Some(Greeted {
+            origin: hello.origin,
+            topology_differs: hello.topology_digest != topology_digest,
+            policies_differ: hello.policy_digest != policy_digest,
+        });
+        merge(&mut self.peer_applied, &hello.applied);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match (&self.greeted, self.intake) {
+            (None, _) => Phase::Greeting,
+            (Some(_), Intake::Held { hold, .. }) => Phase::Held(hold),
+            (Some(_), _) => Phase::Up,
+        }
+    }
+
+    /// Takes a heartbeat's measurements.
+    pub(super) fn heartbeat(&mut self, now: MonoMs, wall: WallMs, heartbeat: &Heartbeat) {
+        self.heartbeat = Some((heartbeat.sent, now));
+        if let Some(echo) = heartbeat.echo {
+            self.round_trip_ms = Some(now.since(echo.sent).saturating_sub(echo.held_ms));
+        }
+        let one_way = self.round_trip_ms.unwrap_or(0) / 2;
+        let theirs = i128::from(heartbeat.wall.0) + i128::from(one_way);
+        self.clock_offset_ms = i64::try_from(theirs - i128::from(wall.0)).ok();
+        merge(&mut self.peer_applied, &heartbeat.applied);
+    }
+
+    pub(super) fn echo(&self, now: MonoMs) -> Option<Echo> {
+        self.heartbeat.map(|(sent, heard)| Echo { sent, held_ms: now.since(heard) })
+    }
+
+    /// The entries of `durable` that rose since the last acknowledgement; counted as sent.
+    pub(super) fn take_ack(&mut self, now: MonoMs, durable: &VersionVector) -> VersionVector {
+        let risen: VersionVector = durable
+            .iter()
+            .filter(|dot| self.ack_sent.get(dot.actor) < dot.counter)
+            .map(|dot| crdts::Dot::new(*dot.actor, dot.counter))
+            .collect();
+        merge(&mut self.ack_sent, &risen);
+        self.ack_at = None;
+        self.ack_sent_at = Some(now);
+        risen
+    }
+
+    /// When to try again while memory is full: later each time.
+    pub(super) fn next_probe(&mut self, now: MonoMs) -> MonoMs {
+        let at = now.after(self.probe_ms);
+        self.probe_ms = self.probe_ms.saturating_mul(2).min(PROBE_MS_MAX);
+        at
+    }
+
+    pub(super) fn reset_probe(&mut self) {
+        self.probe_ms = PROBE_MS;
+    }
+}
+
+/// What outlives a connection: which processes have presented a peer's identity.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Holders {
+    current: Option<(Origin, u64)>,
+    former: Vec<(Origin, u64)>,
+    refused: BTreeSet<u64>,
+    pub(super) confirmed: bool,
+}
+
+/// What a hello's boot number says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    Fine,
+    /// This process is a second holder of an identity, and is refused.
+    Second,
+    /// The first holder came back: the one that took its place is refused from now on.
+    FirstIsBack,
+}
+
+impl Holders {
+    /// How many former processes are remembered.
+    const FORMER_MAX: usize = 8;
+
+    /// A restart ends the former process, so a former process that comes back shows that two run
+    /// at once.
+    pub(super) fn present(&mut self, origin: Origin, boot: u64) -> Holder {
+        let holder = (origin, boot);
+        if self.refused.contains(&boot) {
+            return Holder::Second;
+        }
+        let Some(current) = self.current.replace(holder) else { return Holder::Fine };
+        if current == holder {
+            return Holder::Fine;
+        }
+        if let Some(at) = self.former.iter().position(|former| *former == holder) {
+            self.former.remove(at);
+            if current.0 == origin {
+                self.refused.insert(current.1);
+                return Holder::FirstIsBack;
+            }
+            return Holder::Fine;
+        }
+        self.former.push(current);
+        if self.former.len() > Self::FORMER_MAX {
+            self.former.remove(0);
+        }
+        Holder::Fine
+    }
+}
+
+/// Raises `into` to include `other`.
+pub(super) fn merge(into: &mut VersionVector, other: &VersionVector) {
+    for dot in other.iter() {
+        raise(into, *dot.actor, dot.counter);
+    }
+}
+
+/// How many ops `ahead` has that `behind` has not.
+pub(super) fn distance(ahead: &VersionVector, behind: &VersionVector) -> u64 {
+    ahead.iter().map(|dot| dot.counter.saturating_sub(behind.get(dot.actor))).fold(0, u64::saturating_add)
+}
+
+/// Whom a replica has feeds with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// By neighbour that feeds this region: ops of which regions to subscribe to there.
+    pub feeders: std::collections::BTreeMap<RegionId, BTreeSet<RegionId>>,
+    /// Neighbours that may subscribe here.
+    pub subscribers: BTreeSet<RegionId>,
+}
+
+impl Routes {
+    /// Whether there is a feed to or from `peer`.
+    pub fn has(&self, peer: RegionId) -> bool {
+        self.feeders.contains_key(&peer) || self.subscribers.contains(&peer)
+    }
+
+    /// Everyone with a feed to or from here.
+    pub fn neighbours(&self) -> BTreeSet<RegionId> {
+        self.feeders.keys().chain(&self.subscribers).copied().collect()
+    }
+}

@@ -1,0 +1,50 @@
+//! A replica's fixed parameters.
+
+/// What a replica has to know and cannot find out.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Name of this region.
+    pub region: String,
+    /// A number of this run of the process, different in every run.
+    pub boot: u64,
+    /// Digest of the topology in force.
+    pub topology_digest: u64,
+    /// Digest of the policies in force.
+    pub policy_digest: u64,
+    /// How far ahead of the wall clock a stamp may be.
+    pub max_skew_ms: u64,
+    /// Silence after which a peer is reported as silent.
+    pub heal_after_ms: u64,
+    /// Time between heartbeats.
+    pub heartbeat_ms: u64,
+    /// Least time between acknowledgements on a link.
+    pub ack_every_ms: u64,
+    /// Time between tries of a subscription that was held or refused.
+    pub retry_ms: u64,
+    /// How long a connected peer may take to say hello.
+    pub hello_within_ms: u64,
+    /// Bound on the memory of held ops.
+    pub pending_bytes_max: usize,
+}
+
+impl Settings {
+    /// The usual settings for `region` of `cluster` in the run `boot`.
+    pub fn new(cluster: &str, region: &str, boot: u64) -> Self {
+        Self {
+            cluster: cluster.into(),
+            region: region.into(),
+            boot,
+            topology_digest: 0,
+            policy_digest: 0,
+            max_skew_ms: 500,
+            heal_after_ms: 3_000,
+            heartbeat_ms: 1_000,
+            ack_every_ms: 10,
+            retry_ms: 1_000,
+            hello_within_ms: 10_000,
+            pending_bytes_max: 16 << 20,
+        }
+    }
+}

@@ -1,0 +1,287 @@
+use std::collections::BTreeSet;
+
+use super::*;
+
+type Rep = Replica<Vec<u8>>;
+
+const NOW: MonoMs = MonoMs(10_000);
+const WALL: WallMs = WallMs(1_000_000);
+
+fn id(name: &str) -> RegionId {
+    RegionId::of(name)
+}
+
+fn origin(name: &str) -> Origin {
+    Origin::new(id(name), 1)
+}
+
+/// `name`, fed by `feeders` with the ops of `wanted`, feeding `subscribers`.
+fn replica(name: &str, feeders: &[&str], wanted: &[&str], subscribers: &[&str]) -> Rep {
+    let wanted: BTreeSet<RegionId> = wanted.iter().map(|w| id(w)).collect();
+    let routes = Routes {
+        feeders: feeders.iter().map(|f| (id(f), wanted.clone())).collect(),
+        subscribers: subscribers.iter().map(|s| id(s)).collect(),
+    };
+    Replica::new(Settings::new("shop", name, 1), routes, origin(name), VersionVector::new())
+}
+
+fn hello(name: &str, boot: u64) -> Hello {
+    Hello {
+        protocols: PROTOCOLS,
+        cluster: "shop".into(),
+        region: name.into(),
+        origin: origin(name),
+        boot,
+        topology_digest: 0,
+        policy_digest: 0,
+        applied: VersionVector::new(),
+    }
+}
+
+fn op(name: &str, sequence: u64, deps: &[(&str, u64)]) -> Op<Vec<u8>> {
+    let deps = deps.iter().map(|(o, s)| (origin(o), *s)).collect();
+    let hlc = Hlc::from_ms(WALL.0);
+    Op { header: Header { dot: Dot::new(origin(name), sequence), hlc, deps }, body: vec![0; 8] }
+}
+
+fn drain(replica: &mut Rep) -> Vec<Effect<Vec<u8>>> {
+    std::iter::from_fn(|| replica.poll_effect()).collect()
+}
+
+fn greet(replica: &mut Rep, peer: &str, session: u64, hello: Hello) -> Vec<Effect<Vec<u8>>> {
+    replica.handle_connected(NOW, id(peer), session);
+    replica.handle_control(NOW, WALL, id(peer), session, Control::Hello(Box::new(hello)));
+    drain(replica)
+}
+
+fn closed(effects: &[Effect<Vec<u8>>]) -> Option<CloseReason> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::CloseLink { reason, .. } => Some(*reason),
+        _ => None,
+    })
+}
+
+fn subscription(effects: &[Effect<Vec<u8>>]) -> Option<(u64, VersionVector)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Send { control: Control::Subscribe { id, from, .. }, .. } => Some((*id, from.clone())),
+        _ => None,
+    })
+}
+
+fn delivered(effects: &[Effect<Vec<u8>>]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::Deliver(_))).count()
+}
+
+fn sent(effects: &[Effect<Vec<u8>>], wanted: impl Fn(&Control) -> bool) -> usize {
+    let is = |effect: &&Effect<Vec<u8>>| matches!(effect, Effect::Send { control, .. } if wanted(control));
+    effects.iter().filter(is).count()
+}
+
+#[test]
+fn a_hello_is_answered_with_a_subscription_and_ops_are_delivered() {
+    let mut eu = replica("eu", &["us"], &["us"], &["us"]);
+    let effects = greet(&mut eu, "us", 1, hello("us", 5));
+    let (subscription, _) = subscription(&effects).unwrap();
+    eu.handle_batch(NOW, WALL, id("us"), 1, subscription, [op("us", 1, &[]), op("us", 2, &[])]);
+    assert_eq!(delivered(&drain(&mut eu)), 2);
+    eu.handle_batch(NOW, WALL, id("us"), 1, subscription + 1, [op("us", 3, &[])]);
+    assert_eq!(delivered(&drain(&mut eu)), 0, "not the subscription in force");
+}
+
+#[test]
+fn strangers_are_closed_and_other_digests_only_shown() {
+    let wrong = [
+        (Hello { cluster: "other".into(), ..hello("us", 1) }, CloseReason::WrongCluster),
+        (hello("ap", 1), CloseReason::WrongRegion),
+        (Hello { origin: origin("ap"), ..hello("us", 1) }, CloseReason::WrongRegion),
+        (Hello { origin: origin("eu"), ..hello("us", 1) }, CloseReason::OwnIdentity),
+        (
+            Hello { protocols: crate::frame::Protocols { lowest: 7, highest: 9 }, ..hello("us", 1) },
+            CloseReason::NoCommonProtocol,
+        ),
+    ];
+    for (hello, reason) in wrong {
+        let mut eu = replica("eu", &["us"], &["us"], &[]);
+        assert_eq!(closed(&greet(&mut eu, "us", 1, hello)), Some(reason));
+        assert_eq!(eu.status()[0].phase, Phase::Down);
+    }
+    let mut eu = replica("eu", &["us"], &["us"], &[]);
+    let effects = greet(&mut eu, "us", 1, Hello { policy_digest: 8, ..hello("us", 1) });
+    assert_eq!(closed(&effects), None);
+    assert!(eu.status()[0].policies_differ);
+    assert!(!eu.status()[0].topology_differs);
+    eu.handle_connected(NOW, id("mars"), 4);
+    assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::NotNeighbour));
+}
+
+#[test]
+fn l4_a_new_connection_replaces_the_old_at_once() {
+    let mut eu = replica("eu", &["us"], &["us"], &["us"]);
+    greet(&mut eu, "us", 1, hello("us", 5));
+    let subscribe = Control::Subscribe { id: 1, regions: BTreeSet::new(), from: VersionVector::new() };
+    eu.handle_control(NOW, WALL, id("us"), 1, subscribe);
+    drain(&mut eu);
+    let effects = greet(&mut eu, "us", 2, hello("us", 5));
+    assert!(matches!(effects[0], Effect::StopFeed { session: 1, .. }));
+    assert_eq!(closed(&effects), Some(CloseReason::Replaced));
+    eu.handle_disconnected(id("us"), 1);
+    assert_eq!(eu.status()[0].phase, Phase::Up);
+    eu.handle_disconnected(id("us"), 2);
+    assert_eq!(eu.status()[0].phase, Phase::Down);
+}
+
+#[test]
+fn r1_a_peer_that_knows_our_later_ops_makes_us_take_a_new_incarnation() {
+    let mut eu = replica("eu", &["us"], &["us"], &[]);
+    eu.handle_local(3, Hlc(1));
+    let knows = |sequence| [Dot::new(origin("eu"), sequence)].into_iter().collect();
+    assert_eq!(closed(&greet(&mut eu, "us", 1, Hello { applied: knows(3), ..hello("us", 1) })), None);
+    assert_eq!(eu.unconfirmed().count(), 0);
+    let effects = greet(&mut eu, "us", 2, Hello { applied: knows(4), ..hello("us", 1) });
+    let amnesia = Amnesia { peer: id("us"), known: Dot::new(origin("eu"), 4), remembered: 3 };
+    assert!(effects.contains(&Effect::TakeNewIncarnation(amnesia)));
+    eu.handle_connected(NOW, id("us"), 3);
+    assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::Ending));
+    let second_life = Origin::new(id("eu"), 2);
+    eu.handle_reincarnated(second_life);
+    let effects = greet(&mut eu, "us", 4, Hello { applied: knows(4), ..hello("us", 1) });
+    let (number, from) = subscription(&effects).unwrap();
+    assert_eq!(from.get(&origin("eu")), 3);
+    eu.handle_batch(NOW, WALL, id("us"), 4, number, [op("eu", 4, &[])]);
+    assert_eq!(delivered(&drain(&mut eu)), 1, "our own lost op comes back");
+}
+
+#[test]
+fn r3_the_second_of_two_processes_with_one_identity_is_refused() {
+    let mut eu = replica("eu", &["us"], &["us"], &[]);
+    eu.handle_connected(NOW, id("eu"), 1);
+    assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::OwnIdentity));
+    greet(&mut eu, "us", 2, hello("us", 100));
+    greet(&mut eu, "us", 3, hello("us", 200));
+    let effects = greet(&mut eu, "us", 4, hello("us", 100));
+    assert!(effects.contains(&Effect::Notice(Notice::SecondHolder { peer: id("us") })));
+    let effects = greet(&mut eu, "us", 5, hello("us", 200));
+    assert!(effects.contains(&Effect::CloseLink {
+        peer: id("us"),
+        session: 5,
+        reason: CloseReason::SecondHolder
+    }));
+}
+
+#[test]
+fn only_durable_vectors_are_acknowledged_and_not_too_often() {
+    let mut eu = replica("eu", &["us"], &["us"], &[]);
+    let is_ack = |control: &Control| matches!(control, Control::Ack { .. });
+    let (number, _) = subscription(&greet(&mut eu, "us", 1, hello("us", 5))).unwrap();
+    eu.handle_batch(NOW, WALL, id("us"), 1, number, [op("us", 1, &[]), op("us", 2, &[])]);
+    eu.handle_timeout(NOW.after(50), WALL);
+    assert_eq!(sent(&drain(&mut eu), is_ack), 0);
+    let durable = |sequence| [Dot::new(origin("us"), sequence)].into_iter().collect();
+    eu.handle_durable(NOW.after(60), &durable(1));
+    assert_eq!(sent(&drain(&mut eu), is_ack), 1);
+    eu.handle_durable(NOW.after(61), &durable(2));
+    assert_eq!(sent(&drain(&mut eu), is_ack), 0);
+    assert_eq!(eu.poll_timeout(), Some(NOW.after(70)));
+    eu.handle_timeout(NOW.after(70), WALL);
+    assert_eq!(sent(&drain(&mut eu), is_ack), 1);
+}
+
+#[test]
+fn k2_a_stamp_too_far_ahead_holds_the_link_until_the_clock_is_right() {
+    let mut eu = replica("eu", &["us"], &["us"], &[]);
+    let (number, _) = subscription(&greet(&mut eu, "us", 1, hello("us", 5))).unwrap();
+    let mut early = op("us", 2, &[]);
+    early.header.hlc = Hlc::from_ms(WALL.0 + 5_000);
+    let ops = [op("us", 1, &[]), early.clone(), op("us", 3, &[])];
+    eu.handle_batch(NOW, WALL, id("us"), 1, number, ops);
+    let effects = drain(&mut eu);
+    assert_eq!(delivered(&effects), 1);
+    assert_eq!(eu.status()[0].phase, Phase::Held(Hold::Skew { ahead_ms: 5_000 }));
+    eu.handle_timeout(NOW.after(1_000), WALL);
+    let (number, from) = subscription(&drain(&mut eu)).unwrap();
+    assert_eq!(from.get(&origin("us")), 1);
+    let right = WallMs(WALL.0 + 4_900);
+    eu.handle_batch(NOW.after(1_001), right, id("us"), 1, number, [early, op("us", 3, &[])]);
+    assert_eq!(delivered(&drain(&mut eu)), 2);
+    assert_eq!(eu.status()[0].phase, Phase::Up);
+}
+
+#[test]
+fn c2_full_memory_pauses_the_peer_and_loses_nothing() {
+    let mut eu = replica("eu", &["us", "ap"], &["us", "ap"], &[]);
+    eu.delivery = Delivery::new(VersionVector::new(), 3 * 200);
+    let (from_us, _) = subscription(&greet(&mut eu, "us", 1, hello("us", 5))).unwrap();
+    let (from_ap, _) = subscription(&greet(&mut eu, "ap", 2, hello("ap", 5))).unwrap();
+    let late = |sequence| op("us", sequence, if sequence == 1 { &[("ap", 1)] } else { &[] });
+    eu.handle_batch(NOW, WALL, id("us"), 1, from_us, (1..=10).map(late));
+    assert_eq!(delivered(&drain(&mut eu)), 0);
+    assert_eq!(eu.delivery().pending_ops(), 3);
+    assert_eq!(eu.status().iter().filter(|s| s.phase == Phase::Held(Hold::PendingFull)).count(), 1);
+    // A try though memory is full: nothing is kept, the link goes back to waiting.
+    eu.handle_timeout(NOW.after(1_000), WALL);
+    let (again, _) = subscription(&drain(&mut eu)).unwrap();
+    eu.handle_batch(NOW.after(1_001), WALL, id("us"), 1, again, (1..=10).map(late));
+    assert_eq!(eu.delivery().pending_ops(), 3);
+    eu.handle_timeout(NOW.after(2_001), WALL);
+    drain(&mut eu);
+    // What all wait for arrives.
+    eu.handle_batch(NOW.after(2_002), WALL, id("ap"), 2, from_ap, [op("ap", 1, &[])]);
+    let effects = drain(&mut eu);
+    assert_eq!(delivered(&effects), 4);
+    let (again, from) = subscription(&effects).unwrap();
+    assert_eq!(from.get(&origin("us")), 3);
+    eu.handle_batch(NOW.after(2_003), WALL, id("us"), 1, again, (4..=10).map(late));
+    assert_eq!(delivered(&drain(&mut eu)), 7);
+}
+
+#[test]
+fn a_subscriber_older_than_the_log_is_refused() {
+    let mut eu = replica("eu", &[], &[], &["us"]);
+    eu.handle_truncated([Dot::new(origin("eu"), 7)].into_iter().collect());
+    greet(&mut eu, "us", 1, hello("us", 5));
+    let subscribe = |from: u64| Control::Subscribe {
+        id: from,
+        regions: [id("eu")].into(),
+        from: [Dot::new(origin("eu"), from)].into_iter().collect(),
+    };
+    eu.handle_local(9, Hlc(1));
+    eu.handle_control(NOW, WALL, id("us"), 1, subscribe(6));
+    let refused = Control::SubscribeRefused { id: 6, reason: Refusal::PastLog };
+    assert_eq!(sent(&drain(&mut eu), |control| *control == refused), 1);
+    eu.handle_control(NOW, WALL, id("us"), 1, subscribe(7));
+    assert!(drain(&mut eu).iter().any(|e| matches!(e, Effect::StartFeed { subscription: 7, .. })));
+}
+
+#[test]
+fn heartbeats_measure_the_round_trip_and_silence_is_noticed() {
+    let (mut eu, mut us) = (replica("eu", &["us"], &["us"], &[]), replica("us", &[], &[], &["eu"]));
+    greet(&mut eu, "us", 1, hello("us", 5));
+    greet(&mut us, "eu", 1, hello("eu", 5));
+    let beat = |replica: &mut Rep, now: MonoMs| {
+        replica.handle_timeout(now, WALL);
+        drain(replica).into_iter().find_map(|effect| match effect {
+            Effect::Send { control: Control::Heartbeat(heartbeat), .. } => {
+                Some(Control::Heartbeat(heartbeat))
+            }
+            _ => None,
+        })
+    };
+    let first = beat(&mut eu, NOW).unwrap();
+    us.handle_control(NOW.after(20), WALL, id("eu"), 1, first);
+    let answer = beat(&mut us, NOW.after(500)).unwrap();
+    eu.handle_control(NOW.after(520), WALL, id("us"), 1, answer);
+    assert_eq!(eu.status()[0].round_trip_ms, Some(40));
+    eu.handle_timeout(NOW.after(520 + 3_000), WALL);
+    assert!(eu.status()[0].silent);
+}
+
+#[test]
+fn messages_before_the_hello_close_the_link() {
+    let mut eu = replica("eu", &["us"], &["us"], &[]);
+    eu.handle_connected(NOW, id("us"), 1);
+    eu.handle_control(NOW, WALL, id("us"), 1, Control::Unsubscribe { id: 1 });
+    assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::Protocol("no hello first")));
+    eu.handle_connected(NOW, id("us"), 2);
+    eu.handle_timeout(NOW.after(10_000), WALL);
+    assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::NoHello));
+}
