@@ -49,6 +49,7 @@ pub struct Sibling<V> {
 
 /// The assignments alive: nearly always none or one.
 #[derive(Clone, Debug, PartialEq, Default)]
+#[expect(clippy::box_collection, reason = "rare: a pointer keeps every other register small")]
 enum Register<V> {
     #[default]
     Empty,
@@ -92,6 +93,7 @@ impl DeltaSum {
 
 /// A register with deltas. See the module's text.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::box_collection, reason = "a pointer keeps what was never incremented small")]
 pub struct Scalar<V> {
     register: Register<V>,
     /// By rising origin.
