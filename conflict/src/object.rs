@@ -331,7 +331,8 @@ impl Object {
     }
 
     /// Applies one effect of an op. Applying it again, or over a state that already holds later
-    /// ops which are then applied again too, ends in the same state.
+    /// ops which are then applied again too, ends in the same state. An old op alone must not be
+    /// applied over what followed it: a receiver passes over what its version vector covers.
     ///
     /// [`Effect::Flush`] concerns a whole database: the caller turns it into
     /// [`Object::apply_flush`] on each of its objects.

@@ -431,7 +431,8 @@ impl World {
             return;
         }
         let from = pick % replica.log.len();
-        for index in replica.log[from..].to_vec() {
+        for at in from..replica.log.len() {
+            let index = replica.log[at];
             replica.apply(index, &self.ops[index]);
         }
     }

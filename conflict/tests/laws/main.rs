@@ -6,10 +6,13 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
-    clippy::disallowed_types
+    clippy::disallowed_types,
+    clippy::collapsible_match,
+    clippy::type_complexity
 )]
 
 mod convergence;
+mod cost;
 mod fuzz;
 mod golden;
 mod harness;
