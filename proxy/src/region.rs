@@ -39,6 +39,7 @@ pub struct Region {
     metrics: Arc<Metrics>,
     committer: committer::Handle,
     started: Instant,
+    boot: u64,
     draining: AtomicBool,
     /// Woken when a shutdown begins.
     pub(crate) drain: Notify,
@@ -51,8 +52,14 @@ pub struct Region {
 /// How much log the store may be behind before writers wait for it.
 const STORE_LAG_MAX: u64 = 1 << 30;
 
+/// How much may wait to be written to the log before writers wait.
+const LOG_BACKLOG_MAX: u64 = 64 << 20;
+
 /// How far past `store.memory_max` memory may go before clients wait for eviction.
 const MEMORY_SLACK: f64 = 1.25;
+
+/// How often a waiting client looks again.
+const RELIEF_POLL: Duration = Duration::from_millis(10);
 
 /// The longest that a client is made to wait before it gets an error instead.
 const RELIEF_TIMEOUT: Duration = Duration::from_secs(10);
@@ -138,7 +145,12 @@ impl Region {
         MonoMs(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Seconds since the start.
+    /// A number of this run, different in every run.
+    pub fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// Time since the start.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
@@ -163,7 +175,9 @@ impl Region {
     /// Whether the store is too far behind or memory too full for more writes.
     pub fn is_strained(&self) -> bool {
         let memory_max = self.settings.store.memory_max as f64 * MEMORY_SLACK;
-        self.store_lag_bytes() > STORE_LAG_MAX || self.keyspace.memory_bytes() as f64 > memory_max
+        self.sequencer.end().since(self.log.written_lsn()) > LOG_BACKLOG_MAX
+            || self.store_lag_bytes() > STORE_LAG_MAX
+            || self.keyspace.memory_bytes() as f64 > memory_max
     }
 
     /// Bytes of this run's log that the store lacks. Positions jump at a start, so what an earlier
@@ -180,14 +194,14 @@ impl Region {
     pub async fn wait_for_relief(&self) -> Result<(), &'static str> {
         let deadline = tokio::time::Instant::now() + RELIEF_TIMEOUT;
         while self.is_strained() {
-            self.committer.hurry();
-            let relieved = self.relief.notified();
-            if !self.is_strained() {
-                break;
-            }
-            if tokio::time::timeout_at(deadline, relieved).await.is_err() {
+            if tokio::time::Instant::now() >= deadline {
                 return Err("OOM the local store cannot keep up or store.memory_max is too small; try again");
             }
+            self.log.wake();
+            if self.sequencer.end().since(self.log.written_lsn()) <= LOG_BACKLOG_MAX {
+                self.committer.hurry();
+            }
+            let _ = tokio::time::timeout(RELIEF_POLL, self.relief.notified()).await;
         }
         Ok(())
     }

@@ -4,8 +4,9 @@
 //! to the log is a copy into its buffer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use meridian_conflict::clock::{Origin, Stamp, VersionVector};
+use meridian_conflict::clock::{Hlc, Origin, Stamp, VersionVector};
 use meridian_conflict::op::Header;
 use meridian_topology::sequence::{Position, SequenceError};
 use meridian_topology::time::WallMs;
@@ -54,6 +55,8 @@ struct Inner {
 /// The sequencer of a running region.
 pub struct Sequencer {
     inner: Mutex<Inner>,
+    /// Where the pushed records end.
+    end: AtomicU64,
     max_record: usize,
 }
 
@@ -69,7 +72,8 @@ pub struct Place {
 impl Sequencer {
     /// A sequencer that continues `ops` and pushes to `buffer`, records of at most `max_record` bytes.
     pub fn new(ops: meridian_topology::sequence::Sequencer, buffer: Buffer, max_record: usize) -> Self {
-        Self { inner: Mutex::new(Inner { ops, buffer, header: Vec::new() }), max_record }
+        let end = AtomicU64::new(buffer.end().0);
+        Self { inner: Mutex::new(Inner { ops, buffer, header: Vec::new() }), end, max_record }
     }
 
     /// The origin that local ops are written under.
@@ -98,7 +102,7 @@ impl Sequencer {
 
     /// Holds the order still, for a transaction whose commands see each other's effects.
     pub fn hold(&self) -> Held<'_> {
-        Held { inner: self.inner.lock(), max_record: self.max_record, header: None }
+        Held { sequencer: self, inner: self.inner.lock(), header: None }
     }
 
     /// Places a remote op: records it as applied and in the log. Returns its full deps and position.
@@ -110,6 +114,7 @@ impl Sequencer {
         check_size(body.len(), self.max_record)?;
         let deps = inner.ops.remote(header)?.clone();
         let lsn = push(inner, header, body)?;
+        self.end.store(inner.buffer.end().0, Ordering::Release);
         Ok((deps, lsn))
     }
 
@@ -128,9 +133,15 @@ impl Sequencer {
         Some(AppliedMark(Arc::new(inner.ops.applied().clone())))
     }
 
-    /// Bytes that wait for the log's writer.
-    pub fn pending_bytes(&self) -> usize {
-        self.inner.lock().buffer.len()
+    /// Where the records pushed so far end: one atomic load.
+    pub fn end(&self) -> Lsn {
+        Lsn(self.end.load(Ordering::Acquire))
+    }
+
+    /// The last sequence number given out under the current origin, and the clock.
+    pub fn progress(&self) -> (u64, Hlc) {
+        let inner = self.inner.lock();
+        (inner.ops.sequence(), inner.ops.hlc())
     }
 }
 
@@ -159,8 +170,8 @@ pub fn read_record(record: &[u8]) -> Option<(Header, &[u8])> {
 
 /// The order, held still.
 pub struct Held<'a> {
+    sequencer: &'a Sequencer,
     inner: MutexGuard<'a, Inner>,
-    max_record: usize,
     header: Option<Header>,
 }
 
@@ -182,13 +193,14 @@ impl Held<'_> {
     /// # Errors
     /// [`PlaceError::Log`] when the body is too large for a record.
     pub fn finish(mut self, wall: WallMs, body: &[u8]) -> Result<Place, PlaceError> {
-        check_size(body.len(), self.max_record)?;
+        check_size(body.len(), self.sequencer.max_record)?;
         let inner = &mut *self.inner;
         let header = match self.header.take() {
             Some(header) => header,
             None => inner.ops.local(wall),
         };
         let lsn = push(inner, &header, body)?;
+        self.sequencer.end.store(inner.buffer.end().0, Ordering::Release);
         Ok(Place { stamp: header.stamp(), lsn })
     }
 }

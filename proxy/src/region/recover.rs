@@ -126,6 +126,7 @@ impl Region {
             metrics,
             committer: handle.clone(),
             started: Instant::now(),
+            boot: random_u64()?,
             draining: AtomicBool::new(false),
             drain: Notify::new(),
             relief,
@@ -134,6 +135,12 @@ impl Region {
         });
         Ok((region, Threads { writer, committer, handle }))
     }
+}
+
+fn random_u64() -> anyhow::Result<u64> {
+    let mut bytes = [0u8; 8];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow!("no randomness for a boot number: {e}"))?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 /// Why the numbers given out before cannot be trusted, if so.
