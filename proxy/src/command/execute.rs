@@ -65,10 +65,18 @@ pub struct Ran {
 }
 
 fn check_names(keys: &KeyArgs<'_>) -> Result<(), CommandError> {
-    match keys.iter().find(|key| key.len() > NAME_MAX) {
-        Some(key) => Err(CommandError::NameTooLong { length: key.len(), limit: NAME_MAX }),
-        None => Ok(()),
+    keys.iter().try_for_each(|key| check_element(key))
+}
+
+/// Whether a key, field or member is short enough to be written. For handlers, before the first edit.
+///
+/// # Errors
+/// [`CommandError::NameTooLong`].
+pub fn check_element(name: &[u8]) -> Result<(), CommandError> {
+    if name.len() > NAME_MAX {
+        return Err(CommandError::NameTooLong { length: name.len(), limit: NAME_MAX });
     }
+    Ok(())
 }
 
 /// Whether a write may begin.
