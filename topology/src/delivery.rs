@@ -176,6 +176,12 @@ impl<B: AsRef<[u8]>> Delivery<B> {
         counts
     }
 
+    /// The last held op of each origin of `region`.
+    pub fn held_of(&self, region: RegionId) -> VersionVector {
+        let held = self.pending.keys().filter(|(origin, _)| origin.region() == region);
+        held.map(|(origin, sequence)| Dot::new(*origin, *sequence)).collect()
+    }
+
     /// What held ops wait for, the least first.
     pub fn missing(&self) -> impl Iterator<Item = Dot> + '_ {
         self.waiting.keys().map(|(origin, sequence)| Dot::new(*origin, *sequence))

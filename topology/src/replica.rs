@@ -130,6 +130,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
             topology_digest: self.settings.topology_digest,
             policy_digest: self.settings.policy_digest,
             applied: self.delivery.admitted().clone(),
+            held: self.delivery.held_of(peer),
         };
         self.send(peer, Control::Hello(Box::new(hello)));
     }
@@ -356,7 +357,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
             self.close(peer, reason);
             return;
         }
-        if !self.believes(peer, &hello.applied) {
+        if !self.believes(peer, &hello.applied) || !self.believes(peer, &hello.held) {
             return;
         }
         match self.holders.entry(peer).or_default().present(hello.origin, hello.boot) {

@@ -35,6 +35,7 @@ fn hello(name: &str, boot: u64) -> Hello {
         topology_digest: 0,
         policy_digest: 0,
         applied: VersionVector::new(),
+        held: VersionVector::new(),
     }
 }
 
