@@ -63,6 +63,7 @@ pub struct Replica<B> {
     holders: BTreeMap<RegionId, Holders>,
     next_subscription: u64,
     amnesiac: bool,
+    forget_held_at: Option<MonoMs>,
     effects: VecDeque<Effect<B>>,
 }
 
@@ -84,6 +85,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
             holders: BTreeMap::new(),
             next_subscription: 1,
             amnesiac: false,
+            forget_held_at: None,
             effects: VecDeque::new(),
         }
     }
@@ -200,6 +202,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
             return;
         }
         self.heard(now, peer);
+        let before = self.delivery.delivered();
         for op in ops {
             let Some(Link { intake: Intake::Open { id, last_batch, .. }, .. }) = self.links.get_mut(&peer)
             else {
@@ -212,6 +215,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
             self.receive(now, wall, peer, op);
         }
         self.resume_if_drained(now);
+        if self.delivery.delivered() > before {
+            self.hurry_probes(now);
+        }
     }
 
     /// Everything up to `durable` is safe on disk here.
@@ -278,12 +284,25 @@ impl<B: AsRef<[u8]>> Replica<B> {
         for peer in peers {
             self.link_timeout(now, wall, peer);
         }
+        if self.delivery.pending_ops() == 0 {
+            self.forget_held_at = None;
+        }
+        if self.forget_held_at.is_some_and(|at| at <= now) {
+            self.forget_held_at = None;
+            self.delivery.forget_held();
+            let peers: Vec<RegionId> = self.links.keys().copied().collect();
+            for peer in peers {
+                self.unsubscribe(peer);
+                self.subscribe(now, peer, false);
+            }
+        }
         self.resume_if_drained(now);
     }
 
     /// When [`Replica::handle_timeout`] has to be called at the latest.
     pub fn poll_timeout(&self) -> Option<MonoMs> {
-        self.links.values().flat_map(|link| self.deadlines(link)).flatten().min()
+        let links = self.links.values().flat_map(|link| self.deadlines(link)).flatten();
+        links.chain(self.forget_held_at).min()
     }
 
     fn deadlines(&self, link: &Link) -> [Option<MonoMs>; 4] {
@@ -292,7 +311,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
         let intake = match link.intake {
             Intake::Held { retry_at, .. } => Some(retry_at),
-            Intake::Open { dropped: true, last_batch, .. } => Some(last_batch.after(self.settings.retry_ms)),
+            Intake::Open { dropped: true, last_batch, .. } => {
+                Some(last_batch.after(self.settings.retry_ms / 10))
+            }
             _ => None,
         };
         let silence = (!link.silent).then(|| link.last_heard.after(self.settings.heal_after_ms));
@@ -323,7 +344,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
                 self.subscribe(now, peer, hold == Hold::PendingFull);
             }
             Intake::Open { dropped: true, last_batch, .. }
-                if now.since(last_batch) >= self.settings.retry_ms =>
+                if now.since(last_batch) >= self.settings.retry_ms / 10 =>
             {
                 self.hold(now, peer, Hold::PendingFull);
             }
@@ -362,6 +383,10 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
         match self.holders.entry(peer).or_default().present(hello.origin, hello.boot) {
             Holder::Fine => {}
+            Holder::Restarted if self.delivery.pending_ops() > 0 => {
+                self.forget_held_at = Some(now.after(self.settings.forget_held_ms));
+            }
+            Holder::Restarted => {}
             Holder::FirstIsBack => self.effects.push_back(Effect::Notice(Notice::SecondHolder { peer })),
             Holder::Second => {
                 self.effects.push_back(Effect::Notice(Notice::SecondHolder { peer }));
@@ -527,6 +552,20 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
     }
 
+    /// Something moved while memory is full: what other links wait for may be there soon.
+    fn hurry_probes(&mut self, now: MonoMs) {
+        if self.delivery.is_drained() {
+            return;
+        }
+        let soon = now.after(self.settings.retry_ms / 10);
+        for link in self.links.values_mut() {
+            link.reset_probe();
+            if let Intake::Held { hold: Hold::PendingFull, retry_at } = &mut link.intake {
+                *retry_at = (*retry_at).min(soon);
+            }
+        }
+    }
+
     fn subscribe(&mut self, now: MonoMs, peer: RegionId, skimming: bool) {
         let Some(regions) = self.routes.feeders.get(&peer).cloned() else { return };
         let Some(link) = self.links.get_mut(&peer).filter(|link| link.greeted.is_some()) else { return };
@@ -604,7 +643,8 @@ impl<B: AsRef<[u8]>> Replica<B> {
 
     /// Neighbours that have not said hello since this replica was made. Once it is empty, no
     /// neighbour knows more of our origin than we do: a region that may have been restored from a
-    /// copy has to wait for that before it gives out its first sequence number.
+    /// copy has to wait for that before it gives out its first sequence number (and has to remember
+    /// over restarts that it is still waiting).
     pub fn unconfirmed(&self) -> impl Iterator<Item = RegionId> + '_ {
         let confirmed = |peer: &RegionId| self.holders.get(peer).is_some_and(|h| h.confirmed);
         self.routes.neighbours().into_iter().filter(move |peer| !confirmed(peer))

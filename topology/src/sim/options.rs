@@ -93,7 +93,7 @@ impl Options {
             regions,
             shape,
             sync,
-            commands: random.between(60, 300),
+            commands: random.between(100, 600),
             pace_ms: random.between(2, 16),
             keys: random.between(1, 8),
             delay_ms: random.between(1, 30),

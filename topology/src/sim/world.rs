@@ -303,7 +303,7 @@ impl<'a> World<'a> {
         let replica = Replica::new(settings, wide, this.disk.origin, sequencer.applied().clone());
         let generation = self.next_number;
         let mut process = Process::start(generation, &mut this.disk, sequencer, objects, replica);
-        process.serving = !std::mem::take(&mut this.restored) || !always;
+        process.serving = !this.restored || !always;
         this.process = Some(process);
         self.note(|| format!("start {node}"));
         self.after(20, 120, Event::Commit { node, generation });
@@ -381,6 +381,7 @@ impl<'a> World<'a> {
         if !process.serving {
             return Ok(());
         }
+        this.restored = false;
         self.commands_left -= 1;
         let origin = process.sequencer.origin();
         let body = command(&mut self.random, &process.objects, origin, wall.0, self.options.keys, unique);
@@ -836,7 +837,8 @@ impl<'a> World<'a> {
             let Some(process) = &node.process else { return Err(format!("region {at} is down")) };
             let applied = process.sequencer.applied();
             if process.replica.delivery().pending_ops() > 0 {
-                return Err(format!("region {at} holds ops back"));
+                let missing: Vec<Dot> = process.replica.delivery().missing().collect();
+                return Err(format!("region {at} holds ops back that lack {missing:?}"));
             }
             if node.disk.durable < node.disk.log.len() {
                 return Err(format!("region {at} is not flushed"));
