@@ -173,7 +173,7 @@ impl std::error::Error for Failure {}
 ///
 /// # Errors
 /// [`Failure`] when a rule was broken.
-pub fn run(seed: u64, mutant: Mutant) -> Result<Report, Failure> {
+pub fn run(seed: u64, mutant: Mutant) -> Result<Report, Box<Failure>> {
     run_with(seed, Options::of_seed(seed), mutant, None)
 }
 
@@ -186,6 +186,6 @@ pub fn run_with(
     options: Options,
     mutant: Mutant,
     trace: Option<&mut Vec<String>>,
-) -> Result<Report, Failure> {
+) -> Result<Report, Box<Failure>> {
     world::World::new(seed, options, mutant, trace).run()
 }

@@ -57,7 +57,7 @@ impl Disk {
     }
 
     pub(super) fn durable_vector(&self) -> VersionVector {
-        self.log.iter().take(self.durable).map(|op| op.header.dot.clone()).collect()
+        self.log.iter().take(self.durable).map(|op| op.header.dot).collect()
     }
 }
 
@@ -113,7 +113,7 @@ pub(super) fn recover(disk: &Disk, mutant: Mutant) -> Result<(Sequencer, Objects
             _ => op.header.clone(),
         };
         if let Some(deps) = sequencer.replay(&header).map_err(|e| format!("replay: {e}"))? {
-            let seen = Seen::Vector { deps, dot: header.dot.clone() };
+            let seen = Seen::Vector { deps, dot: header.dot };
             apply(
                 &mut objects,
                 &op.header,
@@ -153,7 +153,7 @@ fn apply(
         let object = objects.entry(key).or_default();
         for effect in change.effects() {
             let effect = effect.map_err(|e| e.to_string())?;
-            object.apply(&effect, Applying { stamp: stamp.clone(), seen }, &mut Outcome::default());
+            object.apply(&effect, Applying { stamp, seen }, &mut Outcome::default());
         }
         let key = (change.database, change.key.into());
         touched(&key);
@@ -216,7 +216,7 @@ impl Process {
         }
         let seen = match mutant {
             Mutant::SeenEverything => Seen::All,
-            _ => Seen::Vector { deps: &deps, dot: op.header.dot.clone() },
+            _ => Seen::Vector { deps: &deps, dot: op.header.dot },
         };
         let (dirty, own) = (&mut self.dirty, self.sequencer.origin());
         apply(&mut self.objects, &op.header, &op.body, seen, mutant == Mutant::NoTieBreak, own, |key| {
@@ -241,7 +241,7 @@ impl Process {
         if header.hlc >= disk.clock_bound {
             disk.clock_bound = Hlc::from_ms(header.hlc.ms() + CLOCK_AHEAD_MS);
         }
-        self.unacknowledged.push_back((disk.log.len() + 1, header.dot.clone()));
+        self.unacknowledged.push_back((disk.log.len() + 1, header.dot));
         disk.log.push(Op { header, body: body.into() });
         Ok(())
     }
