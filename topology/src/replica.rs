@@ -242,12 +242,14 @@ impl<B: AsRef<[u8]>> Replica<B> {
         self.oldest = oldest;
     }
 
-    /// This region goes on as `origin`. All links were closed when the need for it was found;
-    /// connections made from now on present the new identity.
-    pub fn handle_reincarnated(&mut self, origin: Origin) {
+    /// This region goes on as `origin`, having applied `applied`: local ops given out under the
+    /// former origin up to the change are not to be taken from peers again. All links were closed
+    /// when the need for it was found; connections made from now on present the new identity.
+    pub fn handle_reincarnated(&mut self, origin: Origin, applied: &VersionVector) {
         self.end(GoodbyeReason::NewIncarnation);
+        self.handle_local(applied.get(&self.origin), Hlc::default());
         self.origin = origin;
-        self.own_sequence = self.delivery.admitted().get(&origin);
+        self.own_sequence = applied.get(&origin);
         self.amnesiac = false;
     }
 

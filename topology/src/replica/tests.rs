@@ -144,7 +144,8 @@ fn r1_a_peer_that_knows_our_later_ops_makes_us_take_a_new_incarnation() {
     eu.handle_connected(NOW, id("us"), 3);
     assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::Ending));
     let second_life = Origin::new(id("eu"), 2);
-    eu.handle_reincarnated(second_life);
+    let applied = knows(3);
+    eu.handle_reincarnated(second_life, &applied);
     let effects = greet(&mut eu, "us", 4, Hello { applied: knows(4), ..hello("us", 1) });
     let (number, from) = subscription(&effects).unwrap();
     assert_eq!(from.get(&origin("eu")), 3);

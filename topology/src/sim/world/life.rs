@@ -300,7 +300,7 @@ impl World<'_> {
         this.disk.origin = origin;
         if let Some(process) = &mut this.process {
             process.sequencer.reincarnate(origin);
-            process.replica.handle_reincarnated(origin);
+            process.replica.handle_reincarnated(origin, process.sequencer.applied());
         }
     }
 }
