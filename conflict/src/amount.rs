@@ -10,9 +10,21 @@ use bigdecimal::num_bigint::BigInt;
 use bigdecimal::{BigDecimal, ToPrimitive};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Decimal places and magnitude that an amount may have, so that one increment cannot cost
-/// unbounded memory. Beyond what a double can express in either direction.
+/// Powers of ten that one increment may span in either direction, so that it cannot cost unbounded
+/// memory. Beyond what a double can express.
 const MAX_EXPONENT: i64 = 400;
+
+/// The same for sums that are read back. Wider, so that no sum of accepted increments is refused
+/// by another region or by the own store: getting there takes more than 10^100 of them.
+const MAX_SUM_EXPONENT: i64 = 512;
+
+/// Whether `value` spans at most `limit` powers of ten above and below one.
+fn within(value: &BigDecimal, limit: i64) -> bool {
+    let (digits, scale) = value.as_bigint_and_scale();
+    // 0.30103 decimal digits a bit; off by one at most, which no caller minds.
+    let places = i64::try_from(digits.bits()).unwrap_or(i64::MAX).saturating_mul(30_103) / 100_000;
+    scale <= limit && places.saturating_sub(scale) <= limit
+}
 
 /// An exact decimal sum.
 #[derive(Clone, PartialEq, Eq)]
@@ -80,16 +92,27 @@ impl Amount {
 
     fn checked(value: BigDecimal) -> Option<Self> {
         let value = value.normalized();
-        let (digits, scale) = value.as_bigint_and_exponent();
-        if scale.abs() > MAX_EXPONENT || digits.bits() > 2_700 {
-            return None;
+        within(&value, MAX_EXPONENT).then(|| Self::canonical(value))
+    }
+
+    /// One form per value, so that equal sums are equal bytes in every region.
+    fn canonical(value: BigDecimal) -> Self {
+        let value = value.normalized();
+        match (value.as_bigint_and_scale().1, value.to_i128()) {
+            (..=0, Some(whole)) => Amount::Whole(whole),
+            _ => Amount::Decimal(Box::new(value)),
         }
-        if scale <= 0
-            && let Some(whole) = value.to_i128()
-        {
-            return Some(Amount::Whole(whole));
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match self {
+            Amount::Whole(_) => 0,
+            Amount::Decimal(d) => {
+                let bits = d.as_bigint_and_scale().0.bits();
+                size_of::<BigDecimal>() + usize::try_from(bits.div_ceil(8)).unwrap_or(usize::MAX)
+            }
         }
-        Some(Amount::Decimal(Box::new(value)))
     }
 
     /// Whether adding this changes nothing.
@@ -112,11 +135,7 @@ impl Amount {
         {
             return Amount::Whole(sum);
         }
-        let sum = (self.to_decimal() + other.to_decimal()).normalized();
-        match (sum.as_bigint_and_exponent().1, sum.to_i128()) {
-            (..=0, Some(whole)) => Amount::Whole(whole),
-            _ => Amount::Decimal(Box::new(sum)),
-        }
+        Self::canonical(self.to_decimal() + other.to_decimal())
     }
 
     /// The difference.
@@ -136,11 +155,14 @@ impl Amount {
         }
     }
 
-    /// The nearest double.
+    /// The nearest double, the same on every platform: by way of text, whose reading is exact.
     pub fn to_f64(&self) -> f64 {
         match self {
             Amount::Whole(n) => *n as f64,
-            Amount::Decimal(d) => d.to_f64().unwrap_or(f64::NAN),
+            Amount::Decimal(d) => {
+                let (digits, scale) = d.as_bigint_and_scale();
+                format!("{digits}e{}", -scale).parse().unwrap_or(f64::NAN)
+            }
         }
     }
 
@@ -177,14 +199,15 @@ impl<'de> Deserialize<'de> for Amount {
         match AmountForm::deserialize(deserializer)? {
             AmountForm::Whole(n) => Ok(Amount::Whole(n)),
             AmountForm::Decimal { scale, digits } => {
-                if scale.abs() > MAX_EXPONENT || digits.len() > 512 {
-                    return Err(serde::de::Error::custom("amount out of range"));
+                let out_of_range = || serde::de::Error::custom("amount out of range");
+                if scale.saturating_abs() > MAX_SUM_EXPONENT || digits.len() > 512 {
+                    return Err(out_of_range());
                 }
                 let value = BigDecimal::new(BigInt::from_signed_bytes_le(&digits), scale).normalized();
-                match (value.as_bigint_and_exponent().1, value.to_i128()) {
-                    (..=0, Some(whole)) => Ok(Amount::Whole(whole)),
-                    _ => Ok(Amount::Decimal(Box::new(value))),
+                if !within(&value, MAX_SUM_EXPONENT) {
+                    return Err(out_of_range());
                 }
+                Ok(Self::canonical(value))
             }
         }
     }
@@ -213,11 +236,53 @@ mod tests {
 
     #[test]
     fn odd_texts_are_refused() {
-        for text in ["", " 1", "1 ", "nan", "inf", "1e999999999", "0x10", "--1", "e5", "1_000"] {
+        let long = "9".repeat(500);
+        for text in [
+            "",
+            " 1",
+            "1 ",
+            "nan",
+            "inf",
+            "1e999999999",
+            "0x10",
+            "--1",
+            "e5",
+            "1_000",
+            ".",
+            "+",
+            "1e",
+            ".e5",
+            "1e401",
+            "1e-401",
+            "1e5e5",
+            "1e+-5",
+            &long,
+        ] {
             assert!(Amount::parse(text.as_bytes()).is_none(), "{text:?}");
         }
         assert_eq!(Amount::parse(b"5.0e3").unwrap(), Amount::Whole(5000));
         assert_eq!(Amount::parse(b"-1.5").unwrap().minus(&Amount::Whole(1)).to_text(), "-2.5");
+    }
+
+    #[test]
+    fn sums_of_the_greatest_increments_can_still_be_read() {
+        for text in ["9e399", "-9e399", "9e-400", &format!("{}.{}", "9".repeat(100), "9".repeat(400))] {
+            let amount = Amount::parse(text.as_bytes()).unwrap();
+            let mut sum = amount.clone();
+            for _ in 0..200 {
+                sum = sum.plus(&amount).plus(&sum);
+                let bytes = postcard::to_stdvec(&sum).unwrap();
+                assert_eq!(postcard::from_bytes::<Amount>(&bytes).unwrap(), sum, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn doubles_are_the_nearest() {
+        for text in ["0.1", "4.35", "1e23", "1.7976931348623157e308", "5e-324", "-2.2250738585072014e-308"] {
+            assert_eq!(Amount::parse(text.as_bytes()).unwrap().to_f64(), text.parse::<f64>().unwrap());
+        }
+        assert_eq!(Amount::parse(b"1e399").unwrap().to_f64(), f64::INFINITY);
     }
 
     #[test]

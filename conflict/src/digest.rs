@@ -46,6 +46,8 @@ pub fn digest(database: u8, key: &[u8], object: &Object, now_ms: u64) -> u128 {
     hasher.update(&(key.len() as u64).to_le_bytes());
     hasher.update(key);
     hasher.update(&content.to_le_bytes());
-    hasher.update(&object.deadline_ms().unwrap_or(u64::MAX).to_le_bytes());
+    if let Some(at_ms) = object.deadline_ms() {
+        hasher.update(&at_ms.to_le_bytes());
+    }
     hasher.digest128()
 }

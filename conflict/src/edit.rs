@@ -32,6 +32,8 @@ pub struct Editor<'a, 'b> {
     expired: bool,
     prepared: bool,
     deadline_settled: bool,
+    /// The expired life was cleared and a new one begun, whose deadline nobody has said yet.
+    reborn: bool,
     out: &'b mut BodyBuilder,
 }
 
@@ -39,7 +41,7 @@ impl<'a, 'b> Editor<'a, 'b> {
     /// An editor for a key in the state `object`, writing as `origin` at `now_ms`.
     pub fn new(object: Option<&'a Object>, origin: Origin, now_ms: u64, out: &'b mut BodyBuilder) -> Self {
         let expired = object.is_some_and(|o| o.is_expired(now_ms));
-        Self { object, origin, expired, prepared: false, deadline_settled: false, out }
+        Self { object, origin, expired, prepared: false, deadline_settled: false, reborn: false, out }
     }
 
     /// The object as a reader sees it: `None` when it is absent, expired or empty.
@@ -56,6 +58,7 @@ impl<'a, 'b> Editor<'a, 'b> {
         let Some(object) = self.object else { return };
         if self.expired {
             self.clear_facets(object, ALL_FACETS, true);
+            self.reborn = true;
             return;
         }
         let hidden = object.hidden_facets();
@@ -117,6 +120,7 @@ impl<'a, 'b> Editor<'a, 'b> {
                 self.prepare();
                 self.out.push(&Effect::Deadline { at_ms });
                 self.deadline_settled = true;
+                self.reborn = false;
             }
         }
     }
@@ -126,6 +130,7 @@ impl<'a, 'b> Editor<'a, 'b> {
         self.prepare();
         self.out.push(&Effect::Persist);
         self.deadline_settled = true;
+        self.reborn = false;
     }
 
     /// Adds to the string's counter.
@@ -247,7 +252,10 @@ impl<'a, 'b> Editor<'a, 'b> {
     /// Ends the command's work on this key under its name, saying a kept deadline again. Returns
     /// the place of the change in the body; empty when the command changed nothing here.
     pub fn finish(self, database: u8, key: &[u8]) -> std::ops::Range<usize> {
-        if self.out.has_open_effects()
+        if self.reborn && self.out.has_open_effects() {
+            // A cut-off region may have said the old deadline again. It must not hide the new life.
+            self.out.push(&Effect::Persist);
+        } else if self.out.has_open_effects()
             && !self.deadline_settled
             && let Some(at_ms) = self.shown().and_then(Object::deadline_ms)
         {

@@ -15,6 +15,7 @@
 //! | [`edit`] | turns a local command into effects |
 //! | [`outcome`] | what applying an op did, and the conflicts it met |
 //! | [`digest`] | order-independent digest of what shows |
+//! | [`replicated`] | the same types under the traits of the `crdts` crate |
 
 pub mod amount;
 pub mod clock;
@@ -24,4 +25,5 @@ pub mod edit;
 pub mod object;
 pub mod op;
 pub mod outcome;
+pub mod replicated;
 pub mod scalar;

@@ -7,7 +7,9 @@
 mod merge;
 pub mod stored;
 
-use crate::clock::{Seen, Stamp};
+use std::sync::OnceLock;
+
+use crate::clock::{Dot, Seen, Stamp};
 use crate::crdt::{Deadline, Expiry, Hash, Score, Set, SortedSet};
 use crate::op::{Effect, ElementBaseline, Facet};
 use crate::outcome::{Conflict, Kind, Observer, Rule, Winner};
@@ -33,12 +35,25 @@ enum Content {
     Several(Box<Several>),
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 struct Several {
     string: Scalar<Value>,
     hash: Hash,
     set: Set,
     sorted_set: SortedSet,
+    /// What shows, once asked for: finding it walks every stamp.
+    shown: OnceLock<Option<Facet>>,
+    /// The op and facet last examined for clashes, so that an op of many elements is examined once.
+    examined: Option<(Dot, Facet)>,
+}
+
+impl PartialEq for Several {
+    fn eq(&self, other: &Self) -> bool {
+        self.string == other.string
+            && self.hash == other.hash
+            && self.set == other.set
+            && self.sorted_set == other.sorted_set
+    }
 }
 
 /// A key's state.
@@ -127,10 +142,20 @@ impl Object {
             Content::Hash(hash) => (!hash.is_empty()).then_some(Facet::Hash),
             Content::Set(set) => (!set.is_empty()).then_some(Facet::Set),
             Content::SortedSet(sorted) => (!sorted.is_empty()).then_some(Facet::SortedSet),
-            Content::Several(_) => Facet::ALL
-                .into_iter()
-                .filter(|facet| self.has_visible(*facet))
-                .max_by_key(|facet| self.live_stamps(*facet).max()),
+            Content::Several(several) => *several.shown.get_or_init(|| self.greatest_visible()),
+        }
+    }
+
+    /// Among the visible facets the one with the greatest stamp. Often all but one are only
+    /// remembered, and no stamp need be looked at.
+    fn greatest_visible(&self) -> Option<Facet> {
+        let mut visible = Facet::ALL.into_iter().filter(|facet| self.has_visible(*facet));
+        match (visible.next(), visible.next()) {
+            (only, None) => only,
+            (first, second) => {
+                let all = first.into_iter().chain(second).chain(visible);
+                all.max_by_key(|facet| self.live_stamps(*facet).max())
+            }
         }
     }
 
@@ -210,6 +235,7 @@ impl Object {
             self.expiry = None;
         }
         if let Content::Several(several) = &mut self.content {
+            several.shown.take();
             let vacant = (
                 several.string.is_vacant(),
                 several.hash.is_vacant(),
@@ -240,78 +266,73 @@ impl Object {
         }
     }
 
-    fn several(&mut self) -> &mut Several {
-        if !matches!(self.content, Content::Several(_)) {
-            let mut several = Box::<Several>::default();
-            match std::mem::take(&mut self.content) {
-                Content::String(string) => several.string = string,
-                Content::Hash(hash) => several.hash = *hash,
-                Content::Set(set) => several.set = *set,
-                Content::SortedSet(sorted) => several.sorted_set = *sorted,
-                Content::Empty | Content::Several(_) => {}
+    fn on_string<R>(&mut self, work: impl FnOnce(&mut Scalar<Value>) -> R) -> R {
+        match &mut self.content {
+            Content::String(string) => work(string),
+            Content::Several(several) => work(&mut several.string),
+            Content::Empty => {
+                let mut string = Scalar::default();
+                let result = work(&mut string);
+                self.content = Content::String(string);
+                result
             }
-            self.content = Content::Several(several);
-        }
-        match &mut self.content {
-            Content::Several(several) => several,
-            _ => unreachable!("made so above"),
+            _ => self.on_several(|several| work(&mut several.string)),
         }
     }
 
-    fn string_mut(&mut self) -> &mut Scalar<Value> {
-        if let Content::Empty = self.content {
-            self.content = Content::String(Scalar::default());
-        }
-        if !matches!(self.content, Content::String(_)) {
-            return &mut self.several().string;
-        }
+    fn on_hash<R>(&mut self, work: impl FnOnce(&mut Hash) -> R) -> R {
         match &mut self.content {
-            Content::String(string) => string,
-            _ => unreachable!("checked above"),
+            Content::Hash(hash) => work(hash),
+            Content::Several(several) => work(&mut several.hash),
+            Content::Empty => {
+                let mut hash = Box::default();
+                let result = work(&mut hash);
+                self.content = Content::Hash(hash);
+                result
+            }
+            _ => self.on_several(|several| work(&mut several.hash)),
         }
     }
 
-    fn hash_mut(&mut self) -> &mut Hash {
-        if let Content::Empty = self.content {
-            self.content = Content::Hash(Box::default());
-        }
-        if !matches!(self.content, Content::Hash(_)) {
-            return &mut self.several().hash;
-        }
+    fn on_set<R>(&mut self, work: impl FnOnce(&mut Set) -> R) -> R {
         match &mut self.content {
-            Content::Hash(hash) => hash,
-            _ => unreachable!("checked above"),
+            Content::Set(set) => work(set),
+            Content::Several(several) => work(&mut several.set),
+            Content::Empty => {
+                let mut set = Box::default();
+                let result = work(&mut set);
+                self.content = Content::Set(set);
+                result
+            }
+            _ => self.on_several(|several| work(&mut several.set)),
         }
     }
 
-    fn set_mut(&mut self) -> &mut Set {
-        if let Content::Empty = self.content {
-            self.content = Content::Set(Box::default());
-        }
-        if !matches!(self.content, Content::Set(_)) {
-            return &mut self.several().set;
-        }
+    fn on_sorted_set<R>(&mut self, work: impl FnOnce(&mut SortedSet) -> R) -> R {
         match &mut self.content {
-            Content::Set(set) => set,
-            _ => unreachable!("checked above"),
+            Content::SortedSet(sorted_set) => work(sorted_set),
+            Content::Several(several) => work(&mut several.sorted_set),
+            Content::Empty => {
+                let mut sorted_set = Box::default();
+                let result = work(&mut sorted_set);
+                self.content = Content::SortedSet(sorted_set);
+                result
+            }
+            _ => self.on_several(|several| work(&mut several.sorted_set)),
         }
     }
 
-    fn sorted_set_mut(&mut self) -> &mut SortedSet {
-        if let Content::Empty = self.content {
-            self.content = Content::SortedSet(Box::default());
-        }
-        if !matches!(self.content, Content::SortedSet(_)) {
-            return &mut self.several().sorted_set;
-        }
-        match &mut self.content {
-            Content::SortedSet(sorted_set) => sorted_set,
-            _ => unreachable!("checked above"),
-        }
+    /// Takes the form for several facets; [`Object::simplify`] gives it up again.
+    fn on_several<R>(&mut self, work: impl FnOnce(&mut Several) -> R) -> R {
+        let mut several = std::mem::take(&mut self.content).into_several();
+        let result = work(&mut several);
+        self.content = Content::Several(several);
+        result
     }
 
     /// Applies one effect of an op. Applying it again, or over a state that already holds later
-    /// ops which are then applied again too, ends in the same state.
+    /// ops which are then applied again too, ends in the same state. An old op alone must not be
+    /// applied over what followed it: a receiver passes over what its version vector covers.
     ///
     /// [`Effect::Flush`] concerns a whole database: the caller turns it into
     /// [`Object::apply_flush`] on each of its objects.
@@ -320,55 +341,56 @@ impl Object {
         match effect {
             Effect::Assign { value, baseline } => {
                 self.clash(Facet::String, how, observer);
-                let met = self.string_mut().assign(stamp, (*value).into(), baseline, seen);
+                let met = self.on_string(|string| string.assign(stamp, (*value).into(), baseline, seen));
                 self.report(met, Kind::WriteWrite, Facet::String, &[], how, observer);
             }
             Effect::Add { total, fresh, index } => {
                 self.clash(Facet::String, how, observer);
-                let met = self.string_mut().add(stamp, *index, total.clone(), *fresh, seen);
+                let met = self.on_string(|string| string.add(stamp, *index, total.clone(), *fresh, seen));
                 self.report(met, Kind::WriteWrite, Facet::String, &[], how, observer);
             }
             Effect::FieldAssign { field, value, baseline } => {
                 self.clash(Facet::Hash, how, observer);
-                let met = self.hash_mut().assign(field, stamp, value, baseline, seen);
+                let met = self.on_hash(|hash| hash.assign(field, stamp, value, baseline, seen));
                 self.report(met, Kind::Field, Facet::Hash, field, how, observer);
             }
             Effect::FieldAdd { field, total, fresh, index } => {
                 self.clash(Facet::Hash, how, observer);
-                let met = self.hash_mut().add(field, stamp, *index, total.clone(), *fresh, seen);
+                let met = self.on_hash(|hash| hash.add(field, stamp, *index, total.clone(), *fresh, seen));
                 self.report(met, Kind::Field, Facet::Hash, field, how, observer);
             }
             Effect::FieldRemove { field, baseline } => {
                 if !baseline.is_empty() || self.hash().is_some() {
-                    let met = self.hash_mut().remove(field, baseline, seen);
+                    let met = self.on_hash(|hash| hash.remove(field, baseline, seen));
                     self.report(met, Kind::WriteDelete, Facet::Hash, field, how, observer);
                 }
             }
             Effect::MemberAdd { member } => {
                 self.clash(Facet::Set, how, observer);
-                let met = self.set_mut().add(member, stamp, seen);
+                let met = self.on_set(|set| set.add(member, stamp, seen));
                 self.report(met, Kind::Field, Facet::Set, member, how, observer);
             }
             Effect::MemberRemove { member } => {
                 if self.set().is_some() {
-                    let met = self.set_mut().remove(member, seen);
+                    let met = self.on_set(|set| set.remove(member, seen));
                     self.report(met, Kind::WriteDelete, Facet::Set, member, how, observer);
                 }
             }
             Effect::ScoreAssign { member, score, baseline } => {
                 let Some(score) = Score::from_bits(*score) else { return };
                 self.clash(Facet::SortedSet, how, observer);
-                let met = self.sorted_set_mut().assign(member, stamp, score, baseline, seen);
+                let met = self.on_sorted_set(|sorted| sorted.assign(member, stamp, score, baseline, seen));
                 self.report(met, Kind::Field, Facet::SortedSet, member, how, observer);
             }
             Effect::ScoreAdd { member, total, fresh, index } => {
                 self.clash(Facet::SortedSet, how, observer);
-                let met = self.sorted_set_mut().add(member, stamp, *index, total.clone(), *fresh, seen);
+                let met = self
+                    .on_sorted_set(|sorted| sorted.add(member, stamp, *index, total.clone(), *fresh, seen));
                 self.report(met, Kind::Field, Facet::SortedSet, member, how, observer);
             }
             Effect::ScoreRemove { member, baseline } => {
                 if !baseline.is_empty() || self.sorted_set().is_some() {
-                    let met = self.sorted_set_mut().remove(member, baseline, seen);
+                    let met = self.on_sorted_set(|sorted| sorted.remove(member, baseline, seen));
                     self.report(met, Kind::WriteDelete, Facet::SortedSet, member, how, observer);
                 }
             }
@@ -437,7 +459,7 @@ impl Object {
 
     /// Notes the clash when `facet` is about to be written beside another facet that the writer
     /// had not seen. One conflict per other facet, with its greatest unseen stamp.
-    fn clash(&self, facet: Facet, how: Applying<'_>, observer: &mut impl Observer) {
+    fn clash(&mut self, facet: Facet, how: Applying<'_>, observer: &mut impl Observer) {
         if matches!(how.seen, Seen::All) {
             return;
         }
@@ -450,6 +472,10 @@ impl Object {
             Content::Several(_) => false,
         };
         if alone {
+            return;
+        }
+        let examined = Some((how.stamp.dot, facet));
+        if self.on_several(|several| std::mem::replace(&mut several.examined, examined)) == examined {
             return;
         }
         for other in Facet::ALL.into_iter().filter(|other| *other != facet) {
@@ -491,7 +517,7 @@ impl Object {
             match facet {
                 Facet::String => {
                     if self.string().is_some() || !of_facet(&[]).is_empty() {
-                        let met = self.string_mut().clear(of_facet(&[]), how.seen);
+                        let met = self.on_string(|string| string.clear(of_facet(&[]), how.seen));
                         if met.changed {
                             observer.head();
                         }
@@ -547,15 +573,32 @@ impl Object {
             let baseline = by_element.get(&**element).copied().unwrap_or_default();
             let met = match facet {
                 Facet::String => Met::default(),
-                Facet::Hash => self.hash_mut().remove(element, baseline, how.seen),
-                Facet::Set => self.set_mut().remove(element, how.seen),
-                Facet::SortedSet => self.sorted_set_mut().remove(element, baseline, how.seen),
+                Facet::Hash => self.on_hash(|hash| hash.remove(element, baseline, how.seen)),
+                Facet::Set => self.on_set(|set| set.remove(element, how.seen)),
+                Facet::SortedSet => self.on_sorted_set(|sorted| sorted.remove(element, baseline, how.seen)),
             };
             if met.changed {
                 observer.element(facet, element);
             }
             unseen.extend(met.rivals);
         }
+    }
+
+    /// Drops the sums of swallowed deltas, which nothing shows. Only when every region has applied
+    /// all that this object has: an older delta or clear that arrived afterwards would count again
+    /// what was swallowed. Digests do not change; states are equal again once every region has
+    /// reclaimed.
+    pub fn reclaim(&mut self, observer: &mut impl Observer) {
+        if self.string().is_some() && self.on_string(Scalar::reclaim) {
+            observer.head();
+        }
+        if self.hash().is_some() {
+            self.on_hash(|hash| hash.reclaim(|field| observer.element(Facet::Hash, field)));
+        }
+        if self.sorted_set().is_some() {
+            self.on_sorted_set(|sorted| sorted.reclaim(|member| observer.element(Facet::SortedSet, member)));
+        }
+        self.simplify();
     }
 
     /// The deltas that a clear of `facets` made now would swallow.

@@ -444,6 +444,13 @@ impl BodyBuilder {
         start..self.body.len()
     }
 
+    /// Forgets the changes finished since the body had `length` bytes, and the key that is open.
+    pub fn truncate(&mut self, length: usize) {
+        self.body.truncate(length);
+        self.effects.clear();
+        self.count = 0;
+    }
+
     /// The encoded body.
     pub fn body(&self) -> &[u8] {
         &self.body

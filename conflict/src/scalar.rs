@@ -49,6 +49,7 @@ pub struct Sibling<V> {
 
 /// The assignments alive: nearly always none or one.
 #[derive(Clone, Debug, PartialEq, Default)]
+#[expect(clippy::box_collection, reason = "rare: a pointer keeps every other register small")]
 enum Register<V> {
     #[default]
     Empty,
@@ -92,6 +93,7 @@ impl DeltaSum {
 
 /// A register with deltas. See the module's text.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::box_collection, reason = "a pointer keeps what was never incremented small")]
 pub struct Scalar<V> {
     register: Register<V>,
     /// By rising origin.
@@ -166,12 +168,26 @@ impl<V: ScalarValue> Scalar<V> {
     }
 
     /// The total that a delta of `amount` by `origin` made now would carry, and whether it starts
-    /// anew.
+    /// anew: it does where nothing of the origin's sum is left to add to. So a sum that was
+    /// swallowed is never needed again once every region has seen it swallowed.
     pub fn next_total(&self, origin: Origin, amount: &Amount) -> (Amount, bool) {
-        match self.deltas().iter().find(|d| d.origin == origin) {
+        match self.deltas().iter().find(|d| d.origin == origin && d.is_live()) {
             Some(known) => (known.total.plus(amount), false),
             None => (amount.clone(), true),
         }
+    }
+
+    /// Drops the sums that add nothing any more; returns whether there were any. See
+    /// [`crate::object::Object::reclaim`].
+    pub(crate) fn reclaim(&mut self) -> bool {
+        let Some(deltas) = &mut self.deltas else { return false };
+        let before = deltas.len();
+        deltas.retain(DeltaSum::is_live);
+        let dropped = deltas.len() != before;
+        if deltas.is_empty() {
+            self.deltas = None;
+        }
+        dropped
     }
 
     /// Bytes beyond the struct itself.
@@ -180,10 +196,16 @@ impl<V: ScalarValue> Scalar<V> {
             Register::Empty => 0,
             Register::One(sibling) => sibling.value.heap_bytes(),
             Register::Many(many) => {
-                many.iter().map(|s| size_of::<Sibling<V>>() + s.value.heap_bytes()).sum::<usize>()
+                let each = many.iter().map(|s| size_of::<Sibling<V>>() + s.value.heap_bytes());
+                size_of::<Vec<Sibling<V>>>() + each.sum::<usize>()
             }
         };
-        siblings + self.deltas().len() * size_of::<DeltaSum>()
+        let amounts = |d: &DeltaSum| d.total.heap_bytes() + d.seen_total.heap_bytes();
+        let deltas = self.deltas.as_ref().map_or(0, |deltas| {
+            let each = deltas.iter().map(|d| size_of::<DeltaSum>() + amounts(d));
+            size_of::<Vec<DeltaSum>>() + each.sum::<usize>()
+        });
+        siblings + deltas
     }
 
     fn swallow(&mut self, baseline: &[SeenDelta]) -> bool {
@@ -251,12 +273,15 @@ impl<V: ScalarValue> Scalar<V> {
                 self.register = Register::One(sibling);
                 true
             }
+            Register::One(other) if other.stamp == sibling.stamp => {
+                self.register = Register::One(other);
+                false
+            }
             Register::One(other) => {
-                let same = other.stamp == sibling.stamp;
-                let mut both = if same { vec![sibling] } else { vec![other, sibling] };
+                let mut both = vec![other, sibling];
                 both.sort_unstable_by_key(|s| s.stamp);
                 self.put_siblings(both);
-                !same
+                true
             }
             Register::Many(mut many) => {
                 let fresh = match many.binary_search_by_key(&sibling.stamp, |s| s.stamp) {

@@ -4,8 +4,16 @@
 //! speaks RESP to applications, keeps the op log and the embedded store, and carries ops over QUIC.
 
 pub mod cert;
+pub mod command;
 pub mod config;
+pub mod keyspace;
 pub mod link;
+pub mod metrics;
 pub mod oplog;
+pub mod region;
+pub mod replication;
 pub mod resp;
+pub mod sequencer;
+pub mod service;
+pub mod session;
 pub mod store;

@@ -1,1 +1,265 @@
-//! To come.
+//! What a topology means: the path of each origin's ops, and what happens when a region fails.
+//!
+//! This is what `meridian check` prints. It answers for one failure at a time and for the topology as
+//! written: what the live routing does is decided by who is heard from, not by this plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::graph::{Edges, Feed, Graph, RegionName, hops_from};
+use crate::shape::{Shape, spokes};
+
+#[cfg(test)]
+mod tests;
+
+/// The paths of a [`Graph`] and its answers to the failure of each single region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    shape: Shape,
+    feeds: usize,
+    paths: BTreeMap<RegionName, BTreeMap<RegionName, Path>>,
+    failures: BTreeMap<RegionName, Failure>,
+}
+
+/// The way of an op from its origin to one destination while every region is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    regions: Vec<RegionName>,
+}
+
+/// What happens among the other regions while one region is down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The region that is down.
+    pub region: RegionName,
+    /// How many ordered pairs of the other regions still have a path over the remaining feeds.
+    pub connected: usize,
+    /// For each origin, the live regions that its ops no longer reach over the remaining feeds.
+    pub cut: BTreeMap<RegionName, BTreeSet<RegionName>>,
+    /// What joins the cut pairs again.
+    pub recovery: Recovery,
+}
+
+/// What joins regions again that a failure has cut from each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// Nothing is cut.
+    Unneeded,
+    /// Routes go around the failed region by these additional feeds.
+    Around {
+        /// Enough feeds that every live region's ops reach every other.
+        feeds: BTreeSet<Feed>,
+    },
+    /// The first standby hub that is up takes over.
+    Standby {
+        /// The region that becomes the hub.
+        hub: RegionName,
+    },
+    /// The hub of a star is down and nobody stands by: the spokes serve on and converge when it returns.
+    HubReturns,
+}
+
+impl Plan {
+    /// Works out the paths and failures of `graph`.
+    pub fn of(graph: &Graph) -> Self {
+        let routes: BTreeMap<_, _> =
+            graph.members().iter().map(|at| (at.clone(), graph.routes(at))).collect();
+        let paths = graph
+            .members()
+            .iter()
+            .map(|origin| {
+                let others = graph.members().iter().filter(|destination| *destination != origin);
+                let paths = others.map(|to| (to.clone(), Path::back(&routes, origin, to))).collect();
+                (origin.clone(), paths)
+            })
+            .collect();
+        let failures =
+            graph.members().iter().map(|region| (region.clone(), Failure::of(graph, region))).collect();
+        Self { shape: graph.shape().clone(), feeds: graph.feeds().count(), paths, failures }
+    }
+
+    /// The path of `origin`'s ops to `destination`; `None` if they are the same or strangers.
+    pub fn path(&self, origin: &RegionName, destination: &RegionName) -> Option<&Path> {
+        self.paths.get(origin)?.get(destination)
+    }
+
+    /// Every path, by origin, then destination.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.paths.values().flat_map(BTreeMap::values)
+    }
+
+    /// What happens when `region` fails; `None` for a stranger.
+    pub fn failure(&self, region: &RegionName) -> Option<&Failure> {
+        self.failures.get(region)
+    }
+
+    /// The failure of each region, in the order of names.
+    pub fn failures(&self) -> impl Iterator<Item = &Failure> {
+        self.failures.values()
+    }
+
+    /// The hops of the longest path; 0 for a single region.
+    pub fn longest(&self) -> usize {
+        self.paths().map(Path::hops).max().unwrap_or(0)
+    }
+}
+
+impl Path {
+    /// Follows the feeders from `destination` back to `origin`; they get nearer with each step.
+    fn back(
+        routes: &BTreeMap<RegionName, BTreeMap<RegionName, RegionName>>,
+        origin: &RegionName,
+        destination: &RegionName,
+    ) -> Self {
+        let mut regions = vec![destination.clone()];
+        let mut at = destination;
+        while let Some(feeder) = routes.get(at).and_then(|routes| routes.get(origin)) {
+            regions.push(feeder.clone());
+            at = feeder;
+        }
+        regions.reverse();
+        Self { regions }
+    }
+
+    /// The regions an op passes, from its origin to the destination.
+    pub fn regions(&self) -> &[RegionName] {
+        &self.regions
+    }
+
+    /// The feeds an op passes.
+    pub fn hops(&self) -> usize {
+        self.regions.len().saturating_sub(1)
+    }
+}
+
+impl Failure {
+    fn of(graph: &Graph, region: &RegionName) -> Self {
+        let live: BTreeSet<&RegionName> = graph.members().iter().filter(|member| *member != region).collect();
+        let mut connected = 0;
+        let mut cut = BTreeMap::new();
+        for origin in &live {
+            let reached = hops_from(graph.edges(), live.len(), origin, Some(region));
+            let missed: BTreeSet<RegionName> =
+                live.iter().filter(|to| !reached.contains_key(**to)).map(|to| (*to).clone()).collect();
+            connected += reached.len().saturating_sub(1);
+            if !missed.is_empty() {
+                cut.insert((*origin).clone(), missed);
+            }
+        }
+        let recovery = if cut.is_empty() { Recovery::Unneeded } else { Recovery::of(graph, region, &live) };
+        Self { region: region.clone(), connected, cut, recovery }
+    }
+}
+
+impl Recovery {
+    /// For a region whose failure cuts others from each other.
+    fn of(graph: &Graph, region: &RegionName, live: &BTreeSet<&RegionName>) -> Self {
+        match graph.shape() {
+            // Only the hub's failure cuts anything in a star.
+            Shape::Star { standby_hubs, .. } => match standby_hubs.first() {
+                Some(hub) => Self::Standby { hub: hub.clone() },
+                None => Self::HubReturns,
+            },
+            Shape::Ring { .. } | Shape::Mesh | Shape::Custom { .. } => {
+                Self::Around { feeds: around(graph, region, live.len()) }
+            }
+        }
+    }
+
+    /// The feeds that this recovery adds among the `live` regions.
+    pub fn feeds(&self, live: &BTreeSet<RegionName>) -> BTreeSet<Feed> {
+        match self {
+            Self::Unneeded | Self::HubReturns => BTreeSet::new(),
+            Self::Around { feeds } => feeds.clone(),
+            Self::Standby { hub } => spokes(live, hub),
+        }
+    }
+}
+
+/// Joins those that fed `region` to those it fed, where no other path does. Every path that led through
+/// `region` came in by one of the former and went out by one of the latter, so this heals them all.
+fn around(graph: &Graph, region: &RegionName, live: usize) -> BTreeSet<Feed> {
+    let mut edges: Edges = graph.edges().clone();
+    let mut added = BTreeSet::new();
+    for from in graph.feeders(region) {
+        for to in graph.fed_by(region) {
+            if !hops_from(&edges, live, from, Some(region)).contains_key(to) {
+                edges.entry(from.clone()).or_default().insert(to.clone());
+                added.insert(Feed { from: from.clone(), to: to.clone() });
+            }
+        }
+    }
+    added
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "topology: {}", self.shape)?;
+        let longest = self.longest();
+        writeln!(
+            f,
+            "regions: {}, feeds: {}, longest path: {}",
+            self.paths.len(),
+            self.feeds,
+            plural(longest, "hop")
+        )?;
+        writeln!(f, "\nPaths while every region is up")?;
+        if longest == 0 {
+            writeln!(f, "  none: there is one region")?;
+        }
+        for path in self.paths() {
+            writeln!(f, "  {path} ({})", plural(path.hops(), "hop"))?;
+        }
+        writeln!(f, "\nWhen a region fails")?;
+        self.failures().try_for_each(|failure| write!(f, "{failure}"))
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, region) in self.regions.iter().enumerate() {
+            write!(f, "{}{region}", if at == 0 { "" } else { " -> " })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs = self.connected + self.cut.values().map(BTreeSet::len).sum::<usize>();
+        if pairs == 0 {
+            return writeln!(f, "  {}: no two regions are left to reach each other", self.region);
+        }
+        if self.cut.is_empty() {
+            return writeln!(f, "  {}: the others still reach each other", self.region);
+        }
+        writeln!(f, "  {}: {} of {} keep their path", self.region, self.connected, plural(pairs, "pair"))?;
+        for (origin, missed) in &self.cut {
+            writeln!(f, "    the ops of {origin} no longer reach {}", list(missed.iter()))?;
+        }
+        writeln!(f, "    {}", self.recovery)
+    }
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unneeded => f.write_str("nothing to heal"),
+            Self::Around { feeds } => {
+                write!(f, "after heal_after, routes go around it: {}", list(feeds.iter()))
+            }
+            Self::Standby { hub } => write!(f, "after heal_after, {hub} takes over as hub"),
+            Self::HubReturns => {
+                f.write_str("no standby hub: the regions serve on and converge when the hub returns")
+            }
+        }
+    }
+}
+
+fn list(items: impl Iterator<Item = impl fmt::Display>) -> String {
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}

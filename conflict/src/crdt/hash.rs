@@ -113,6 +113,16 @@ impl Hash {
         });
     }
 
+    /// Drops what adds nothing any more; see [`crate::object::Object::reclaim`].
+    pub(crate) fn reclaim(&mut self, mut dropped: impl FnMut(&[u8])) {
+        let dead = |s: &Scalar<Value>| s.deltas().iter().any(|d| !d.is_live());
+        let names: Vec<_> = self.fields.iter().filter(|(_, s)| dead(s)).map(|(f, _)| f.clone()).collect();
+        for field in names.iter().rev() {
+            self.change(field, |scalar| Met { changed: scalar.reclaim(), rivals: Vec::new() });
+            dropped(field);
+        }
+    }
+
     /// Merges one field; see [`crate::object::Object::merge`].
     pub(crate) fn merge_field(
         &mut self,

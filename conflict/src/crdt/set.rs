@@ -16,6 +16,11 @@ pub type Additions = SmallVec<[Stamp; 1]>;
 /// Bytes counted for a member besides its name.
 const MEMBER_OVERHEAD: usize = size_of::<Additions>() + size_of::<Box<[u8]>>() + 24;
 
+/// Bytes of a member's additions beyond the table's slot.
+fn spilled(additions: &Additions) -> usize {
+    if additions.len() > 1 { additions.len() * size_of::<Stamp>() } else { 0 }
+}
+
 /// A set with per-member metadata.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Set {
@@ -63,17 +68,20 @@ impl Set {
                 self.members.entry(member.into()).or_default()
             }
         };
+        let before = spilled(additions);
         additions.retain(|a| !seen.covers(&a.dot));
         insert(additions, stamp);
+        self.bytes = self.bytes + spilled(additions) - before;
         Met { changed: true, rivals: Vec::new() }
     }
 
     /// `SREM`: removes the additions seen. Rivals are the unseen ones, which survive.
     pub fn remove(&mut self, member: &[u8], seen: Seen<'_>) -> Met {
         let Some(additions) = self.members.get_mut(member) else { return Met::default() };
-        let before = additions.len();
+        let (before, bytes) = (additions.len(), spilled(additions));
         additions.retain(|a| !seen.covers(&a.dot));
         let met = Met { changed: additions.len() != before, rivals: additions.to_vec() };
+        self.bytes = self.bytes + spilled(additions) - bytes;
         if additions.is_empty() {
             self.forget(member);
         }
@@ -81,15 +89,19 @@ impl Set {
     }
 
     fn forget(&mut self, member: &[u8]) {
-        if table::remove(&mut self.members, member).is_some() {
-            self.bytes -= member.len() + MEMBER_OVERHEAD;
+        if let Some(additions) = table::remove(&mut self.members, member) {
+            self.bytes -= member.len() + MEMBER_OVERHEAD + spilled(&additions);
         }
     }
 
     /// Puts a stored member back. For loading.
-    pub fn restore(&mut self, member: &[u8], additions: Additions) {
-        if !additions.is_empty() && self.members.insert(member.into(), additions).is_none() {
-            self.bytes += member.len() + MEMBER_OVERHEAD;
+    pub fn restore(&mut self, member: &[u8], mut additions: Additions) {
+        self.forget(member);
+        if !additions.is_empty() {
+            additions.sort_unstable();
+            additions.dedup();
+            self.bytes += member.len() + MEMBER_OVERHEAD + spilled(&additions);
+            self.members.insert(member.into(), additions);
         }
     }
 

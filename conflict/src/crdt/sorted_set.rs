@@ -15,7 +15,22 @@ use crate::scalar::{Met, Scalar, ScalarValue};
 
 /// A score: a double that is never NaN; minus zero is zero.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct Score(u64);
+
+impl From<Score> for u64 {
+    fn from(score: Score) -> u64 {
+        score.0
+    }
+}
+
+impl TryFrom<u64> for Score {
+    type Error = &'static str;
+
+    fn try_from(bits: u64) -> Result<Self, Self::Error> {
+        Score::from_bits(bits).ok_or("a score is not a number")
+    }
+}
 
 impl Score {
     /// From a double; `None` for NaN.
@@ -212,6 +227,16 @@ impl SortedSet {
             *slot = scalar;
             Met::default()
         });
+    }
+
+    /// Drops what adds nothing any more; see [`crate::object::Object::reclaim`].
+    pub(crate) fn reclaim(&mut self, mut dropped: impl FnMut(&[u8])) {
+        let dead = |s: &Scalar<Score>| s.deltas().iter().any(|d| !d.is_live());
+        let names: Vec<_> = self.members.iter().filter(|(_, s)| dead(s)).map(|(m, _)| m.clone()).collect();
+        for member in names.iter().rev() {
+            self.change(member, |scalar| Met { changed: scalar.reclaim(), rivals: Vec::new() });
+            dropped(member);
+        }
     }
 
     /// Merges one member; see [`crate::object::Object::merge`].

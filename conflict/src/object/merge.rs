@@ -15,7 +15,7 @@ impl Object {
     pub fn merge(&mut self, ours: &VersionVector, other: &Object, theirs: &VersionVector) {
         let mine = std::mem::take(&mut self.content).into_several();
         let their = other.content.clone().into_several();
-        self.content = Content::Several(Box::new(merge_several(mine, ours, &their, theirs)));
+        self.content = Content::Several(merge_several(mine, ours, &their, theirs));
         let empty = Expiry::default();
         self.expiry.get_or_insert_default().merge(ours, other.expiry().unwrap_or(&empty), theirs);
         self.simplify();
@@ -23,26 +23,26 @@ impl Object {
 }
 
 impl Content {
-    fn into_several(self) -> Several {
-        let mut several = Several::default();
+    pub(super) fn into_several(self) -> Box<Several> {
+        let mut several = Box::<Several>::default();
         match self {
             Content::Empty => {}
             Content::String(string) => several.string = string,
             Content::Hash(hash) => several.hash = *hash,
             Content::Set(set) => several.set = *set,
             Content::SortedSet(sorted) => several.sorted_set = *sorted,
-            Content::Several(several) => return *several,
+            Content::Several(several) => return several,
         }
         several
     }
 }
 
 fn merge_several(
-    mut mine: Several,
+    mut mine: Box<Several>,
     ours: &VersionVector,
     other: &Several,
     theirs: &VersionVector,
-) -> Several {
+) -> Box<Several> {
     mine.string.merge(ours, &other.string, theirs);
     merge_hash(&mut mine.hash, ours, &other.hash, theirs);
     merge_set(&mut mine.set, ours, &other.set, theirs);

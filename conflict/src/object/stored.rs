@@ -121,18 +121,15 @@ impl Object {
             Facet::String => return Err(MalformedRecord),
             Facet::Hash => {
                 let form: ScalarForm<Value> = postcard::from_bytes(record).map_err(|_| MalformedRecord)?;
-                self.hash_mut().restore(element, form.restore());
+                self.on_hash(|hash| hash.restore(element, form.restore()));
             }
             Facet::SortedSet => {
                 let form: ScalarForm<Score> = postcard::from_bytes(record).map_err(|_| MalformedRecord)?;
-                if form.siblings.iter().any(|s| s.value.get().is_nan()) {
-                    return Err(MalformedRecord);
-                }
-                self.sorted_set_mut().restore(element, form.restore());
+                self.on_sorted_set(|sorted| sorted.restore(element, form.restore()));
             }
             Facet::Set => {
                 let additions: Vec<Stamp> = postcard::from_bytes(record).map_err(|_| MalformedRecord)?;
-                self.set_mut().restore(element, Additions::from_vec(additions));
+                self.on_set(|set| set.restore(element, Additions::from_vec(additions)));
             }
         }
         self.simplify();

@@ -1,0 +1,283 @@
+//! Runs commands: locks their keys, brings objects in, gives the collected effects their place in
+//! the order, applies them.
+
+use meridian_conflict::clock::Seen;
+use meridian_conflict::op::BodyBuilder;
+use meridian_topology::time::WallMs;
+use smallvec::SmallVec;
+
+use super::table::KeyArgs;
+use super::{Command, CommandError, Context, Keys};
+use crate::keyspace::{KeyRef, Locked};
+use crate::oplog::LogHealth;
+use crate::region::Region;
+use crate::resp::{Args, OwnedArgs, Reply};
+
+/// The longest key, field or member. A row's key holds a key and an element, and the store's rows
+/// have keys of at most 64 KiB.
+pub const NAME_MAX: usize = 32_000;
+
+/// What a session lends for running commands, so that nothing is allocated anew.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    body: BodyBuilder,
+    random: u64,
+}
+
+impl Scratch {
+    /// Scratch space whose random picks start from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { body: BodyBuilder::default(), random: seed }
+    }
+}
+
+/// A queued command of a transaction.
+pub struct Queued {
+    /// Which.
+    pub command: &'static Command,
+    /// With what.
+    pub args: OwnedArgs,
+    /// In which database.
+    pub database: u8,
+}
+
+/// A key that a session watches, as it was.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// The database.
+    pub database: u8,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// [`Locked::last_change`] when the watch began.
+    pub change: u64,
+    /// Whether the key had passed its deadline then.
+    pub expired: bool,
+}
+
+/// What became of a command or transaction.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ran {
+    /// The reply must wait until the log is durable past this position; see
+    /// [`Region::wait_durable`]. Zero for nothing.
+    pub wait_for: u64,
+    /// The position of the op that was written, if one was.
+    pub wrote: Option<u64>,
+}
+
+fn check_names(keys: &KeyArgs<'_>) -> Result<(), CommandError> {
+    match keys.iter().find(|key| key.len() > NAME_MAX) {
+        Some(key) => Err(CommandError::NameTooLong { length: key.len(), limit: NAME_MAX }),
+        None => Ok(()),
+    }
+}
+
+/// Whether a write may begin.
+///
+/// # Errors
+/// [`CommandError::Log`], [`CommandError::Text`] for a follower.
+fn check_writable(region: &Region) -> Result<(), CommandError> {
+    if region.is_follower() {
+        return Err(CommandError::text("READONLY You can't write against a read only replica."));
+    }
+    match region.log().health() {
+        LogHealth::Ok => Ok(()),
+        LogHealth::Full => Err(CommandError::Log("the disk is full".into())),
+        LogHealth::Failed => Err(CommandError::Log("a write or flush failed; restart this region".into())),
+        LogHealth::Closed => Err(CommandError::Log("this region is shutting down".into())),
+    }
+}
+
+/// Runs one command outside of a transaction. The reply is written, an error's text included.
+pub fn run(
+    region: &Region,
+    scratch: &mut Scratch,
+    command: &Command,
+    args: Args<'_>,
+    database: u8,
+    now: WallMs,
+    reply: &mut Reply<'_>,
+) -> Ran {
+    let start = reply.written();
+    match try_run(region, scratch, command, args, database, now, reply) {
+        Ok(ran) => ran,
+        Err(error) => {
+            reply.truncate(start);
+            reply.error(&error.to_string());
+            Ran::default()
+        }
+    }
+}
+
+fn try_run(
+    region: &Region,
+    scratch: &mut Scratch,
+    command: &Command,
+    args: Args<'_>,
+    database: u8,
+    now: WallMs,
+    reply: &mut Reply<'_>,
+) -> Result<Ran, CommandError> {
+    let writes = command.flags.has(super::Flags::WRITE);
+    if writes {
+        check_writable(region)?;
+    }
+    let names = command.keys.of(args);
+    check_names(&names)?;
+    let keys: SmallVec<[KeyRef<'_>; 4]> = names.iter().map(|key| KeyRef::new(database, key)).collect();
+    let mut locked = match command.keys {
+        Keys::All => region.keyspace().lock_all(),
+        Keys::None => region.keyspace().lock(&[]),
+        _ => region.keyspace().lock_loaded(&keys, region.log().durable_lsn().0)?,
+    };
+    scratch.body.clear();
+    let mut context = Context {
+        region,
+        locked: &mut locked,
+        body: &mut scratch.body,
+        database,
+        now_ms: now.0,
+        origin: region.origin(),
+        random: scratch.random,
+    };
+    let outcome = (command.handler)(&mut context, args, reply);
+    scratch.random = context.random;
+    outcome?;
+    let mut ran = Ran { wait_for: last_change(&locked, &keys), wrote: None };
+    if writes && !scratch.body.is_empty() {
+        let body = scratch.body.body();
+        locked.mark_body_dirty(body)?;
+        let place = region.sequencer().local(now, body)?;
+        locked.apply_body(body, place.stamp, Seen::All, place.lsn.0)?;
+        ran = Ran { wait_for: place.lsn.0 + 1, wrote: Some(place.lsn.0) };
+    }
+    drop(locked);
+    if ran.wrote.is_some() {
+        region.log().wake();
+    }
+    Ok(ran)
+}
+
+/// What a read of these keys has to wait for: one past the last change.
+fn last_change(locked: &Locked<'_>, keys: &[KeyRef<'_>]) -> u64 {
+    keys.iter().map(|key| locked.last_change(key)).max().map_or(0, |change| change.saturating_add(1))
+}
+
+/// Notes keys as they are now, for `WATCH`.
+///
+/// # Errors
+/// [`CommandError::Store`].
+pub fn watch(
+    region: &Region,
+    keys: &[&[u8]],
+    database: u8,
+    now: WallMs,
+) -> Result<Vec<Watched>, CommandError> {
+    let refs: Vec<KeyRef<'_>> = keys.iter().map(|key| KeyRef::new(database, key)).collect();
+    let locked = region.keyspace().lock_loaded(&refs, region.log().durable_lsn().0)?;
+    Ok(refs
+        .iter()
+        .map(|key| Watched {
+            database,
+            key: key.key.into(),
+            change: locked.last_change(key),
+            expired: locked.object(key).is_some_and(|object| object.is_expired(now.0)),
+        })
+        .collect())
+}
+
+/// Runs a transaction: one op, visible at once. Returns `None`, with nothing done, when a watched
+/// key has changed. The replies are written as one array.
+///
+/// # Errors
+/// [`CommandError`]; nothing was done.
+pub fn run_transaction(
+    region: &Region,
+    scratch: &mut Scratch,
+    queue: &[Queued],
+    watched: &[Watched],
+    now: WallMs,
+    reply: &mut Reply<'_>,
+) -> Result<Option<Ran>, CommandError> {
+    let writes = queue.iter().any(|queued| queued.command.flags.has(super::Flags::WRITE));
+    if writes {
+        check_writable(region)?;
+    }
+    let mut keys: Vec<KeyRef<'_>> = watched.iter().map(|w| KeyRef::new(w.database, &w.key)).collect();
+    for queued in queue {
+        let names = queued.command.keys.of(queued.args.args());
+        check_names(&names)?;
+        keys.extend(names.iter().map(|key| KeyRef::new(queued.database, key)));
+    }
+    let mut locked = if queue.iter().any(|queued| matches!(queued.command.keys, Keys::All)) {
+        region.keyspace().lock_all_loaded(&keys, region.log().durable_lsn().0)?
+    } else {
+        region.keyspace().lock_loaded(&keys, region.log().durable_lsn().0)?
+    };
+    let untouched = |w: &Watched| {
+        let key = KeyRef::new(w.database, &w.key);
+        let expired = locked.object(&key).is_some_and(|object| object.is_expired(now.0));
+        locked.last_change(&key) == w.change && expired == w.expired
+    };
+    if !watched.iter().all(untouched) {
+        return Ok(None);
+    }
+    let ran = run_queue(region, scratch, queue, &keys, &mut locked, now, reply)?;
+    drop(locked);
+    if ran.wrote.is_some() {
+        region.log().wake();
+    }
+    Ok(Some(ran))
+}
+
+fn run_queue(
+    region: &Region,
+    scratch: &mut Scratch,
+    queue: &[Queued],
+    keys: &[KeyRef<'_>],
+    locked: &mut Locked<'_>,
+    now: WallMs,
+    reply: &mut Reply<'_>,
+) -> Result<Ran, CommandError> {
+    scratch.body.clear();
+    reply.array(queue.len());
+    let mut held = None;
+    for queued in queue {
+        let (start, done) = (reply.written(), scratch.body.body().len());
+        let mut context = Context {
+            region,
+            locked,
+            body: &mut scratch.body,
+            database: queued.database,
+            now_ms: now.0,
+            origin: region.origin(),
+            random: scratch.random,
+        };
+        let mut outcome = (queued.command.handler)(&mut context, queued.args.args(), reply);
+        scratch.random = context.random;
+        let limit = region.max_op();
+        if outcome.is_ok() && scratch.body.body().len() > limit {
+            outcome = Err(CommandError::TooLarge { limit });
+        }
+        if let Err(error) = outcome {
+            scratch.body.truncate(done);
+            reply.truncate(start);
+            reply.error(&error.to_string());
+            continue;
+        }
+        let Some(new) = scratch.body.body().get(done..).filter(|new| !new.is_empty()) else { continue };
+        // The order is held from the first effect on: later commands see it under its final stamp,
+        // and the position of a store commit cannot fall between op and keys.
+        let order = held.get_or_insert_with(|| region.sequencer().hold());
+        let stamp = order.stamp(now);
+        let lsn = order.next_lsn().0;
+        locked.mark_body_dirty(new)?;
+        locked.apply_body(new, stamp, Seen::All, lsn)?;
+    }
+    match held {
+        Some(order) => {
+            let place = order.finish(now, scratch.body.body())?;
+            Ok(Ran { wait_for: place.lsn.0 + 1, wrote: Some(place.lsn.0) })
+        }
+        None => Ok(Ran { wait_for: last_change(locked, keys), wrote: None }),
+    }
+}

@@ -1,0 +1,6 @@
+//! To come.
+
+use super::Command;
+
+/// The family's commands.
+pub const COMMANDS: &[Command] = &[];

@@ -1,0 +1,8 @@
+//! To come.
+
+use super::Command;
+
+/// The family's commands.
+pub const COMMANDS: &[Command] = &[];
+
+pub mod walk;

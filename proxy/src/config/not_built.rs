@@ -1,0 +1,58 @@
+//! What the configuration can say and this version cannot do. It is refused by name, never ignored.
+//!
+//! Everything here is parsed and resolved like the rest. To lift a refusal, delete its row.
+
+use super::collect::Collector;
+use super::error::Problem;
+use super::file::{ConfigFile, ConflictFile, Field};
+
+/// A use of something that is not built: the key, and the value if others are accepted.
+type Use = (String, Option<String>);
+
+/// For each thing that is not built, where a file uses it.
+const NOT_BUILT: &[fn(&ConfigFile) -> Vec<Use>] = &[
+    |file| {
+        let kind = file.store.get().and_then(|store| store.kind.get());
+        kind.filter(|kind| *kind == "redis").map(|kind| used("store.kind", Some(kind))).into_iter().collect()
+    },
+    |file| set("store.url", file.store.get().map(|store| &store.url)),
+    |file| set("store.position_db", file.store.get().map(|store| &store.position_db)),
+    |file| set("topology.standby_hubs", file.topology.get().map(|topology| &topology.standby_hubs)),
+    |file| {
+        let planned = |rule: &&ConflictFile| {
+            rule.policy.get().is_some_and(|policy| ["lww", "multi-value", "hook"].contains(&policy.as_str()))
+        };
+        rules(file)
+            .filter(|(_, rule)| planned(rule))
+            .map(|(at, rule)| used(&format!("conflicts[{at}].policy"), rule.policy.get()))
+            .collect()
+    },
+    |file| {
+        rules(file).flat_map(|(at, rule)| set(&format!("conflicts[{at}].hook"), Some(&rule.hook))).collect()
+    },
+    |file| {
+        let faults = file.dev.get().and_then(|dev| dev.faults.get());
+        faults.filter(|faults| **faults).map(|_| used("dev.faults", Some("true"))).into_iter().collect()
+    },
+];
+
+/// Reports every use of something that is not built.
+pub(super) fn refuse(file: &ConfigFile, collector: &mut Collector) {
+    for (key, value) in NOT_BUILT.iter().flat_map(|uses| uses(file)) {
+        collector.push(key, Problem::NotBuilt { value });
+    }
+}
+
+fn used(key: &str, value: Option<impl ToString>) -> Use {
+    (key.to_owned(), value.map(|value| value.to_string()))
+}
+
+fn set<T>(key: &str, field: Option<&Field<T>>) -> Vec<Use> {
+    let is_set = field.and_then(Field::get).is_some();
+    is_set.then(|| used(key, None::<String>)).into_iter().collect()
+}
+
+fn rules(file: &ConfigFile) -> impl Iterator<Item = (usize, &ConflictFile)> {
+    let rules = file.conflicts.get().into_iter().flatten();
+    rules.enumerate().filter_map(|(at, rule)| Some((at, rule.get()?)))
+}

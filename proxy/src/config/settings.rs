@@ -1,0 +1,279 @@
+//! What the rest of the program sees of the configuration. Every value has been checked.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use meridian_topology::graph::{Graph, RegionName};
+use meridian_topology::shape::Shape;
+
+/// The settings of one region. Paths are resolved against the directory of the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The name of the cluster; follows the rule for region names, as it is part of a DNS name too.
+    pub cluster: String,
+    /// The name of this region, a key of `regions`.
+    pub region: RegionName,
+    /// Where this region keeps its data.
+    pub data_dir: PathBuf,
+    /// Where it listens.
+    pub listen: Listen,
+    /// What clients must prove; nothing if none.
+    pub auth: Option<Auth>,
+    /// The identity on links; always there if there is more than one region.
+    pub tls: Option<Tls>,
+    /// How the regions are joined.
+    pub topology: Topology,
+    /// Every region of the cluster, this one among them.
+    pub regions: BTreeMap<RegionName, Region>,
+    /// Where objects live.
+    pub store: Store,
+    /// The op log.
+    pub log: Log,
+    /// Which policy a key has: the first rule that matches, `crdt` where none does.
+    pub conflicts: Vec<ConflictRule>,
+    /// How far clocks may differ.
+    pub clock: Clock,
+    /// What clients and peers may make this region hold in memory.
+    pub limits: Limits,
+    /// What is only for rehearsals.
+    pub dev: Dev,
+}
+
+/// `[listen]`: loopback unless told otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Applications, RESP over TCP.
+    pub resp: SocketAddr,
+    /// Other regions, QUIC over UDP.
+    pub link: SocketAddr,
+    /// Operators, HTTP.
+    pub admin: SocketAddr,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// Where the password was read from.
+    pub password_file: PathBuf,
+    /// What `AUTH` must say.
+    pub password: Secret,
+}
+
+/// Bytes that are never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Keeps `bytes`.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// Whether `guess` is the secret, in a time that depends on the length of `guess` only.
+    pub fn matches(&self, guess: &[u8]) -> bool {
+        let mut difference = self.0.len() ^ guess.len();
+        for (at, byte) in guess.iter().enumerate() {
+            let own = self.0.get(at).copied().unwrap_or(0);
+            difference |= usize::from(std::hint::black_box(own ^ byte));
+        }
+        std::hint::black_box(difference) == 0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// `[tls]`: PEM files, looked at when serving starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The cluster's own authority.
+    pub ca: PathBuf,
+    /// This region's certificate.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// `[topology]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Topology {
+    /// The shape as written.
+    pub shape: Shape,
+    /// The feeds it stands for.
+    pub graph: Graph,
+    /// Silence after which routes go around a region.
+    pub heal_after: Duration,
+}
+
+/// One of `[[regions]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Its name.
+    pub name: RegionName,
+    /// `host:port` as this region reaches it. Names are resolved anew at each dial.
+    pub address: String,
+    /// Whether it accepts client writes.
+    pub role: Role,
+}
+
+/// What a region does with client writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Accepts them.
+    Leader,
+    /// Applies the others' ops and refuses client writes.
+    Follower,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Who serves reads.
+    pub kind: StoreKind,
+    /// Bytes of hot objects kept in memory.
+    pub memory_max: u64,
+}
+
+/// Who serves reads.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoreKind {
+    /// The proxy, from its own store.
+    Embedded,
+    /// The Redis that the proxy projects into.
+    Redis {
+        /// `redis://`, `rediss://` or `unix://`; may hold a password, hence not shown by `Debug`.
+        url: String,
+        /// The database of the one bookkeeping key.
+        position_db: u16,
+    },
+}
+
+impl fmt::Debug for StoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("Embedded"),
+            Self::Redis { position_db, .. } => write!(f, "Redis {{ url: .., position_db: {position_db} }}"),
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// When a write is safe on disk.
+    pub sync: LogSync,
+    /// How long segments are kept for absent regions.
+    pub retention: Duration,
+    /// How many bytes of segments are kept at most.
+    pub retention_max: u64,
+}
+
+/// When the log is flushed to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogSync {
+    /// Before the reply.
+    Always,
+    /// Once a second.
+    Everysec,
+    /// When the operating system likes.
+    Never,
+}
+
+/// One of `[[conflicts]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConflictRule {
+    /// The keys it is for, a pattern as of `KEYS`.
+    pub keys: String,
+    /// How their conflicts are settled.
+    pub policy: Policy,
+}
+
+/// How conflicts are settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// By type.
+    Crdt,
+    /// The whole key is one register.
+    Lww,
+    /// Concurrent values are kept.
+    MultiValue,
+    /// Concurrent values are kept and shown through a hook.
+    Hook(Hook),
+}
+
+/// A merge hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// One of [`BUILT_IN_HOOKS`].
+    BuiltIn(&'static str),
+    /// A module.
+    File(PathBuf),
+}
+
+/// The hooks that need no file.
+pub const BUILT_IN_HOOKS: &[&str] = &["max", "min", "longest", "concat-unique-lines", "json-merge"];
+
+/// `[clock]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// How far ahead a peer's stamp may be before its link is held.
+    pub max_skew: Duration,
+}
+
+/// `[limits]`: bytes unless said otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Clients at once.
+    pub max_clients: u32,
+    /// The longest argument of a command.
+    pub proto_max_bulk_len: u64,
+    /// Replies waiting for one client, which is closed beyond.
+    pub client_output_max: u64,
+    /// Input waiting to be a whole command, of one client, which is closed beyond.
+    pub query_buffer_max: u64,
+    /// Ops received and not yet deliverable.
+    pub pending_max: u64,
+    /// The newest part of the log kept in memory for links.
+    pub tail_cache: u64,
+    /// The largest encoded op, local or received.
+    pub max_op: u64,
+}
+
+/// `[dev]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dev {
+    /// Whether `POST /faults` is served.
+    pub faults: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_clients: 10_000,
+            proto_max_bulk_len: 8 << 20,
+            client_output_max: 32 << 20,
+            query_buffer_max: 16 << 20,
+            pending_max: 64 << 20,
+            tail_cache: 64 << 20,
+            max_op: 16 << 20,
+        }
+    }
+}
+
+impl Settings {
+    /// What this region does with client writes.
+    pub fn role(&self) -> Role {
+        self.regions.get(&self.region).map_or(Role::Leader, |region| region.role)
+    }
+
+    /// Every other region.
+    pub fn peers(&self) -> impl Iterator<Item = &Region> {
+        self.regions.values().filter(|region| region.name != self.region)
+    }
+}

@@ -1,0 +1,199 @@
+//! The hot objects: a sharded map on `dashmap`, whose shard locks are the key locks.
+//!
+//! A command locks the shards of all its keys at once, in rising order, so commands over several
+//! keys cannot deadlock; transactions and flushes lock more of the same. Under a lock nothing is
+//! awaited and nothing is read from the store: what is missing in memory is reported as a miss,
+//! read without the lock, and the command starts again.
+//!
+//! | module | room of |
+//! |---|---|
+//! | [`entry`] | a key with its object, and what of it the store lacks |
+//! | [`locked`] | access to the objects under the shard locks, applying effects |
+//! | [`load`] | bringing objects in from the store |
+//! | [`commit`] | taking dirty rows out to the store |
+//! | [`evict`] | the memory bound |
+//! | [`walk`] | visiting all keys: scans, digests, flushes |
+
+pub mod commit;
+pub mod entry;
+pub mod evict;
+pub mod load;
+pub mod locked;
+pub mod walk;
+
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+use dashmap::{DashMap, SharedValue};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::store::Store;
+use crate::store::row::key_hash;
+use entry::Slot;
+pub use locked::Locked;
+
+/// Databases a client can `SELECT`.
+pub const DATABASES: usize = 16;
+
+/// Shards of the map. Many, so that two commands seldom meet in one; a power of two.
+const SHARDS: usize = 512;
+
+/// A shard's table.
+type Table = hashbrown::raw::RawTable<(Slot, SharedValue<()>)>;
+
+/// A key in a database, with its hash.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyRef<'a> {
+    /// The database.
+    pub database: u8,
+    /// The key.
+    pub key: &'a [u8],
+    hash: u64,
+}
+
+impl<'a> KeyRef<'a> {
+    /// `key` in `database`.
+    pub fn new(database: u8, key: &'a [u8]) -> Self {
+        Self { database, key, hash: key_hash(key) }
+    }
+
+    fn shard(&self) -> usize {
+        shard_of(self.hash)
+    }
+}
+
+fn shard_of(hash: u64) -> usize {
+    // The table takes its bucket from the low bits and its tag from the top seven.
+    (hash >> 40) as usize % SHARDS
+}
+
+/// Passes hashes through: entries know their own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PassThrough(u64);
+
+impl Hasher for PassThrough {
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// What belongs to a shard beside its objects.
+#[derive(Debug, Default)]
+struct ShardState {
+    /// Hashes of entries that turned dirty since the last commit took them.
+    dirty: Vec<u64>,
+    /// Rises whenever an entry leaves memory. An absence found in the store counts only if nothing
+    /// has left meanwhile.
+    departures: u64,
+    /// The greatest log position at which an entry that has left had changed.
+    departed: u64,
+}
+
+/// The hot objects of a region.
+pub struct Keyspace {
+    map: DashMap<Slot, (), BuildHasherDefault<PassThrough>>,
+    shards: Vec<Mutex<ShardState>>,
+    store: Arc<dyn Store>,
+    /// Whether memory holds every object: then a key that is not here does not exist.
+    complete: AtomicBool,
+    /// Keys with something to show, by database; expired ones count until they are cleared.
+    shown: [AtomicI64; DATABASES],
+    bytes: AtomicI64,
+    dirty: AtomicU64,
+    /// Seconds, coarse; what eviction judges recency by.
+    clock: AtomicU32,
+}
+
+impl std::fmt::Debug for Keyspace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyspace").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+impl Keyspace {
+    /// An empty keyspace over `store`. `complete` tells that the store is empty too.
+    pub fn new(store: Arc<dyn Store>, complete: bool) -> Self {
+        Self {
+            map: DashMap::with_hasher_and_shard_amount(BuildHasherDefault::default(), SHARDS),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            store,
+            complete: AtomicBool::new(complete),
+            shown: std::array::from_fn(|_| AtomicI64::new(0)),
+            bytes: AtomicI64::new(0),
+            dirty: AtomicU64::new(0),
+            clock: AtomicU32::new(0),
+        }
+    }
+
+    /// The store below.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Locks the shards of `keys`.
+    pub fn lock(&self, keys: &[KeyRef<'_>]) -> Locked<'_> {
+        let mut shards: SmallVec<[usize; 4]> = keys.iter().map(KeyRef::shard).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        Locked::acquire(self, shards.iter().copied())
+    }
+
+    /// Locks everything.
+    pub fn lock_all(&self) -> Locked<'_> {
+        Locked::acquire(self, 0..SHARDS)
+    }
+
+    fn shard_state(&self, shard: usize) -> Option<&Mutex<ShardState>> {
+        self.shards.get(shard)
+    }
+
+    /// Keys with something to show in `database`.
+    pub fn len(&self, database: u8) -> u64 {
+        let counted = self.shown.get(usize::from(database)).map_or(0, |n| n.load(Ordering::Relaxed));
+        u64::try_from(counted).unwrap_or(0)
+    }
+
+    /// Whether `database` shows nothing.
+    pub fn is_empty(&self, database: u8) -> bool {
+        self.len(database) == 0
+    }
+
+    fn count_shown(&self, database: u8, by: i64) {
+        if let Some(count) = self.shown.get(usize::from(database)) {
+            count.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes of the hot objects, as counted.
+    pub fn memory_bytes(&self) -> u64 {
+        u64::try_from(self.bytes.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Objects whose rows in the store are behind.
+    pub fn dirty_objects(&self) -> u64 {
+        self.dirty.load(Ordering::Relaxed)
+    }
+
+    /// Sets the clock that recency is judged by, in seconds since the process started.
+    pub fn set_clock(&self, seconds: u32) {
+        self.clock.store(seconds, Ordering::Relaxed);
+    }
+
+    /// The clock of [`Keyspace::set_clock`].
+    pub fn clock(&self) -> u32 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    /// Whether memory holds every object.
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,153 @@
+//! A key with its object, and what of it the store lacks.
+
+use std::hash::{Hash, Hasher};
+
+use indexmap::IndexSet;
+use meridian_conflict::object::Object;
+use meridian_conflict::op::Facet;
+
+use super::KeyRef;
+
+/// The object differs from its rows in the store.
+const DIRTY: u8 = 1;
+/// The head differs from its row.
+const HEAD_DIRTY: u8 = 2;
+/// There is a head row in the store.
+const STORED: u8 = 4;
+/// The head row in the store counts among the keys shown.
+const STORED_SHOWN: u8 = 8;
+
+/// A key and its object.
+#[derive(Debug)]
+pub struct Entry {
+    key: Box<[u8]>,
+    /// The state. Change it through [`super::Locked`] only, which keeps the figures.
+    pub(super) object: Object,
+    hash: u64,
+    /// The log position of the last op that changed it.
+    pub(super) changed: u64,
+    elements: Option<Box<IndexSet<(Facet, Box<[u8]>)>>>,
+    /// When it was last used, on the keyspace's clock.
+    pub(super) used: u32,
+    database: u8,
+    flags: u8,
+}
+
+impl Entry {
+    pub(super) fn new(key: KeyRef<'_>) -> Self {
+        Self {
+            key: key.key.into(),
+            object: Object::default(),
+            hash: key.hash,
+            changed: 0,
+            elements: None,
+            used: 0,
+            database: key.database,
+            flags: 0,
+        }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// The database.
+    pub fn database(&self) -> u8 {
+        self.database
+    }
+
+    /// The state.
+    pub fn object(&self) -> &Object {
+        &self.object
+    }
+
+    /// The log position of the last op that changed it.
+    pub fn changed(&self) -> u64 {
+        self.changed
+    }
+
+    /// When it was last used, on the keyspace's clock.
+    pub fn used(&self) -> u32 {
+        self.used
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(super) fn is(&self, key: &KeyRef<'_>) -> bool {
+        self.hash == key.hash && self.database == key.database && *self.key == *key.key
+    }
+
+    pub(super) fn key_ref(&self) -> KeyRef<'_> {
+        KeyRef { database: self.database, key: &self.key, hash: self.hash }
+    }
+
+    /// Bytes in memory, in constant time: struct, key, object, map slot.
+    pub(super) fn footprint(&self) -> i64 {
+        let bytes = size_of::<Self>() + 2 * size_of::<Slot>() + self.key.len() + self.object.heap_bytes();
+        i64::try_from(bytes).unwrap_or(i64::MAX)
+    }
+
+    /// Whether the store lacks something of it.
+    pub fn is_dirty(&self) -> bool {
+        self.flags & DIRTY != 0
+    }
+
+    /// Marks it dirty; returns whether it was clean before.
+    pub(super) fn mark_dirty(&mut self) -> bool {
+        let was_clean = !self.is_dirty();
+        self.flags |= DIRTY;
+        was_clean
+    }
+
+    pub(super) fn mark_head_dirty(&mut self) {
+        self.flags |= HEAD_DIRTY;
+    }
+
+    pub(super) fn mark_element_dirty(&mut self, facet: Facet, element: &[u8]) {
+        let elements = self.elements.get_or_insert_default();
+        elements.insert((facet, element.into()));
+    }
+
+    /// Takes what is dirty and leaves the entry clean: whether the head is to be written, and the
+    /// elements.
+    pub(super) fn take_dirty(&mut self) -> (bool, Option<Box<IndexSet<(Facet, Box<[u8]>)>>>) {
+        let head = self.flags & (HEAD_DIRTY | STORED) != STORED;
+        self.flags &= !(DIRTY | HEAD_DIRTY);
+        (head, self.elements.take())
+    }
+
+    pub(super) fn is_stored(&self) -> bool {
+        self.flags & STORED != 0
+    }
+
+    pub(super) fn is_stored_shown(&self) -> bool {
+        self.flags & STORED_SHOWN != 0
+    }
+
+    pub(super) fn set_stored(&mut self, stored: bool, shown: bool) {
+        self.flags &= !(STORED | STORED_SHOWN);
+        self.flags |= if stored { STORED } else { 0 };
+        self.flags |= if shown { STORED_SHOWN } else { 0 };
+    }
+}
+
+/// An entry's place in the map: eight bytes, so that a half-empty table costs little.
+#[derive(Debug)]
+pub struct Slot(pub(super) Box<Entry>);
+
+impl PartialEq for Slot {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.is(&other.0.key_ref())
+    }
+}
+
+impl Eq for Slot {}
+
+impl Hash for Slot {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
+    }
+}

@@ -1,0 +1,314 @@
+//! Objects under their shard locks.
+
+use dashmap::{RwLockWriteGuard, SharedValue};
+use meridian_conflict::object::{Applying, Object};
+use meridian_conflict::op::{Effect, ElementBaseline, Facet, MalformedBody, changes};
+use meridian_conflict::outcome::{Conflict, Observer};
+use smallvec::SmallVec;
+
+use super::entry::{Entry, Slot};
+use super::{KeyRef, Keyspace, Table};
+
+/// Guards over a set of shards.
+pub struct Locked<'k> {
+    keyspace: &'k Keyspace,
+    guards: SmallVec<[(usize, RwLockWriteGuard<'k, Table>); 2]>,
+}
+
+/// What memory knows of a key.
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'a> {
+    /// Its entry; the object may show nothing.
+    Here(&'a Entry),
+    /// There is no such object.
+    Absent,
+    /// It is not in memory; the store has to be asked.
+    Missing,
+}
+
+/// A conflict with the place where it happened.
+#[derive(Clone, Debug)]
+pub struct PlacedConflict {
+    /// The database.
+    pub database: u8,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// What happened.
+    pub conflict: Conflict,
+}
+
+/// What applying an op's body did.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// Conflicts met, in order.
+    pub conflicts: Vec<PlacedConflict>,
+    /// Heads and elements that changed.
+    pub changes: u64,
+}
+
+struct Tracker<'a> {
+    entry_elements: &'a mut Vec<(Facet, Box<[u8]>)>,
+    head: bool,
+    changes: u64,
+    conflicts: Vec<Conflict>,
+}
+
+impl Observer for Tracker<'_> {
+    fn conflict(&mut self, conflict: Conflict) {
+        self.conflicts.push(conflict);
+    }
+
+    fn element(&mut self, facet: Facet, element: &[u8]) {
+        self.changes += 1;
+        self.entry_elements.push((facet, element.into()));
+    }
+
+    fn head(&mut self) {
+        self.changes += 1;
+        self.head = true;
+    }
+}
+
+impl<'k> Locked<'k> {
+    pub(super) fn acquire(keyspace: &'k Keyspace, shards: impl Iterator<Item = usize>) -> Self {
+        let all = keyspace.map.shards();
+        let guards = shards.filter_map(|shard| Some((shard, all.get(shard)?.write()))).collect();
+        Self { keyspace, guards }
+    }
+
+    /// The keyspace.
+    pub fn keyspace(&self) -> &'k Keyspace {
+        self.keyspace
+    }
+
+    fn table(&self, shard: usize) -> Option<&Table> {
+        if let [(only, guard)] = self.guards.as_slice() {
+            return (*only == shard).then_some(guard);
+        }
+        let at = self.guards.binary_search_by_key(&shard, |(shard, _)| *shard).ok()?;
+        self.guards.get(at).map(|(_, guard)| &**guard)
+    }
+
+    fn table_mut(&mut self, shard: usize) -> Option<&mut Table> {
+        let at = self.guards.binary_search_by_key(&shard, |(shard, _)| *shard).ok()?;
+        self.guards.get_mut(at).map(|(_, guard)| &mut **guard)
+    }
+
+    /// The entry of a key, if memory has it.
+    pub fn entry(&self, key: &KeyRef<'_>) -> Option<&Entry> {
+        let (slot, _) = self.table(key.shard())?.get(key.hash, |(slot, _)| slot.0.is(key))?;
+        Some(&slot.0)
+    }
+
+    fn entry_mut(&mut self, key: &KeyRef<'_>) -> Option<&mut Entry> {
+        let table = self.table_mut(key.shard())?;
+        table.get_mut(key.hash, |(slot, _)| slot.0.is(key)).map(|(slot, _)| &mut *slot.0)
+    }
+
+    /// What memory knows of a key.
+    pub fn find(&self, key: &KeyRef<'_>) -> Found<'_> {
+        match self.entry(key) {
+            Some(entry) => Found::Here(entry),
+            None if self.keyspace.is_complete() => Found::Absent,
+            None => Found::Missing,
+        }
+    }
+
+    /// The state of a key that is in memory or known to be absent.
+    pub fn object(&self, key: &KeyRef<'_>) -> Option<&Object> {
+        self.entry(key).map(Entry::object)
+    }
+
+    /// Notes that the key was used now.
+    pub fn touch(&mut self, key: &KeyRef<'_>) {
+        let now = self.keyspace.clock();
+        if let Some(entry) = self.entry_mut(key) {
+            entry.used = now;
+        }
+    }
+
+    /// The log position of the last change to a key, whether or not it is still there. Rises with
+    /// every change; what `WATCH` compares and what a reply waits for.
+    pub fn last_change(&self, key: &KeyRef<'_>) -> u64 {
+        match self.entry(key) {
+            Some(entry) => entry.changed,
+            None => self.keyspace.shard_state(key.shard()).map_or(0, |state| state.lock().departed),
+        }
+    }
+
+    /// Departures of the key's shard so far; see [`super::load`].
+    pub(super) fn departures(&self, key: &KeyRef<'_>) -> u64 {
+        self.keyspace.shard_state(key.shard()).map_or(0, |state| state.lock().departures)
+    }
+
+    /// Puts an object in that came from the store. Does nothing if the key is in memory.
+    pub(super) fn install(&mut self, key: &KeyRef<'_>, object: Object, changed: u64) {
+        if self.entry(key).is_some() {
+            return;
+        }
+        let mut entry = Entry::new(*key);
+        entry.object = object;
+        entry.changed = changed;
+        entry.used = self.keyspace.clock();
+        let shown = entry.object.facet().is_some();
+        entry.set_stored(true, shown);
+        let bytes = entry.footprint();
+        let Some(table) = self.table_mut(key.shard()) else { return };
+        table
+            .insert_entry(key.hash, (Slot(Box::new(entry)), SharedValue::new(())), |(slot, _)| slot.0.hash());
+        self.keyspace.bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Takes an entry out of memory.
+    pub(super) fn depart(&mut self, key: &KeyRef<'_>) {
+        let Some(table) = self.table_mut(key.shard()) else { return };
+        let Some((slot, _)) = table.remove_entry(key.hash, |(slot, _)| slot.0.is(key)) else { return };
+        self.keyspace.bytes.fetch_sub(slot.0.footprint(), std::sync::atomic::Ordering::Relaxed);
+        if let Some(state) = self.keyspace.shard_state(key.shard()) {
+            let mut state = state.lock();
+            state.departures += 1;
+            state.departed = state.departed.max(slot.0.changed);
+        }
+    }
+
+    /// A clean entry with this hash that has nothing to remember.
+    pub(super) fn vacant_entry(&self, hash: u64) -> Option<(u8, Box<[u8]>)> {
+        let idle = |(slot, _): &(Slot, SharedValue<()>)| {
+            slot.0.hash() == hash && !slot.0.is_dirty() && slot.0.object().is_vacant()
+        };
+        let (slot, _) = self.table(super::shard_of(hash))?.get(hash, idle)?;
+        Some((slot.0.database(), slot.0.key().into()))
+    }
+
+    /// The keys of `database` that are dirty, in the locked shards.
+    pub(super) fn dirty_keys(&self, database: u8) -> Vec<Box<[u8]>> {
+        let mut keys = Vec::new();
+        for (shard, table) in &self.guards {
+            let Some(state) = self.keyspace.shard_state(*shard) else { continue };
+            for hash in &state.lock().dirty {
+                let mut found: Vec<&Entry> = Vec::new();
+                while let Some((slot, _)) = table.get(*hash, |(slot, _)| {
+                    slot.0.hash() == *hash
+                        && slot.0.is_dirty()
+                        && slot.0.database() == database
+                        && !found.iter().any(|seen| seen.key() == slot.0.key())
+                }) {
+                    found.push(&slot.0);
+                }
+                keys.extend(found.into_iter().map(|entry| Box::from(entry.key())));
+            }
+        }
+        keys
+    }
+
+    /// The dirty entry with this hash, if there is one.
+    pub(super) fn dirty_entry(&mut self, hash: u64) -> Option<&mut Entry> {
+        let table = self.table_mut(super::shard_of(hash))?;
+        let same = |(slot, _): &(Slot, SharedValue<()>)| slot.0.hash() == hash && slot.0.is_dirty();
+        table.get_mut(hash, same).map(|(slot, _)| &mut *slot.0)
+    }
+
+    /// Puts the key in the dirty list, so that a commit whose position covers an op on it cannot miss
+    /// its rows. Before the op gets its place in the log.
+    pub(super) fn mark_key_dirty(&mut self, key: &KeyRef<'_>) {
+        let keyspace = self.keyspace;
+        let shard = key.shard();
+        let now = keyspace.clock();
+        let Some(table) = self.table_mut(shard) else { return };
+        let same = |(slot, _): &(Slot, SharedValue<()>)| slot.0.is(key);
+        let newly_dirty = if let Some((slot, _)) = table.get_mut(key.hash, same) {
+            slot.0.mark_dirty()
+        } else {
+            let mut entry = Entry::new(*key);
+            entry.used = now;
+            entry.mark_dirty();
+            keyspace.bytes.fetch_add(entry.footprint(), std::sync::atomic::Ordering::Relaxed);
+            let slot = (Slot(Box::new(entry)), SharedValue::new(()));
+            table.insert_entry(key.hash, slot, |(slot, _)| slot.0.hash());
+            true
+        };
+        if newly_dirty && let Some(state) = keyspace.shard_state(shard) {
+            state.lock().dirty.push(key.hash);
+            keyspace.dirty.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    /// Applies one effect to a key that was marked dirty.
+    pub(super) fn apply_effect(
+        &mut self,
+        key: &KeyRef<'_>,
+        effect: &Effect<'_>,
+        how: Applying<'_>,
+        lsn: u64,
+        applied: &mut Applied,
+    ) {
+        self.change(key, lsn, applied, |object, tracker| object.apply(effect, how, tracker));
+    }
+
+    /// Applies a flush to one key.
+    pub(super) fn apply_flush(
+        &mut self,
+        key: &KeyRef<'_>,
+        baselines: &[ElementBaseline<'_>],
+        how: Applying<'_>,
+        lsn: u64,
+        applied: &mut Applied,
+    ) {
+        self.change(key, lsn, applied, |object, tracker| object.apply_flush(baselines, how, tracker));
+    }
+
+    fn change(
+        &mut self,
+        key: &KeyRef<'_>,
+        lsn: u64,
+        applied: &mut Applied,
+        change: impl FnOnce(&mut Object, &mut Tracker<'_>),
+    ) {
+        let keyspace = self.keyspace;
+        let Some(entry) = self.entry_mut(key) else { return };
+        let (shown, bytes) = (entry.object.facet().is_some(), entry.footprint());
+        let mut elements = Vec::new();
+        let mut tracker =
+            Tracker { entry_elements: &mut elements, head: false, changes: 0, conflicts: Vec::new() };
+        change(&mut entry.object, &mut tracker);
+        let Tracker { head, changes, conflicts, .. } = tracker;
+        if head {
+            entry.mark_head_dirty();
+        }
+        for (facet, element) in &elements {
+            entry.mark_element_dirty(*facet, element);
+        }
+        entry.changed = entry.changed.max(lsn);
+        entry.used = keyspace.clock();
+        let shown_now = entry.object.facet().is_some();
+        let grown = entry.footprint() - bytes;
+        if grown != 0 {
+            keyspace.bytes.fetch_add(grown, std::sync::atomic::Ordering::Relaxed);
+        }
+        if shown != shown_now {
+            keyspace.count_shown(key.database, if shown_now { 1 } else { -1 });
+        }
+        applied.changes += changes;
+        applied.conflicts.extend(conflicts.into_iter().map(|conflict| PlacedConflict {
+            database: key.database,
+            key: key.key.into(),
+            conflict,
+        }));
+    }
+}
+
+/// Whether a body flushes a database, which locks everything.
+///
+/// # Errors
+/// [`MalformedBody`].
+pub fn has_flush(body: &[u8]) -> Result<bool, MalformedBody> {
+    for change in changes(body) {
+        let change = change?;
+        if change.key.is_empty()
+            && let Some(Effect::Flush { .. }) = change.effects().next().transpose()?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,281 @@
+//! Metrics of one region, under the names that `README.md` and the tests promise. Children are
+//! resolved once: nothing here looks a label up on a hot path.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, exponential_buckets,
+};
+
+use crate::command::Family;
+use crate::keyspace::locked::PlacedConflict;
+
+/// The metrics of one region.
+pub struct Metrics {
+    registry: Registry,
+    /// `commands_total{family}`, by [`Family`].
+    pub commands: Vec<IntCounter>,
+    /// `command_seconds{family}`, by [`Family`]: one observation per pipeline of a family's first command.
+    pub command_seconds: Vec<Histogram>,
+    /// `clients`.
+    pub clients: IntGauge,
+    conflicts: IntCounterVec,
+    conflict_children: Mutex<BTreeMap<[&'static str; 5], IntCounter>>,
+    /// `conflict_window_seconds`.
+    pub conflict_window: Histogram,
+    /// `stale_ops_total`.
+    pub stale_ops: IntCounter,
+    /// `duplicate_ops_total{peer}`.
+    pub duplicate_ops: IntCounterVec,
+    /// `causal_waits_total`.
+    pub causal_waits: IntCounter,
+    /// `pending_ops{origin}`.
+    pub pending_ops: IntGaugeVec,
+    /// `pending_bytes`.
+    pub pending_bytes: IntGauge,
+    /// `parked_ops_total`.
+    pub parked_ops: IntCounter,
+    /// `replication_lag_seconds{origin}`.
+    pub replication_lag: HistogramVec,
+    /// `applied_sequence{origin}`.
+    pub applied_sequence: IntGaugeVec,
+    /// `link_up{peer}`.
+    pub link_up: IntGaugeVec,
+    /// `link_rtt_seconds{peer}`.
+    pub link_rtt: GaugeVec,
+    /// `link_bytes_total{peer,direction,stream}`.
+    pub link_bytes: IntCounterVec,
+    /// `unacked_ops{peer}`.
+    pub unacked_ops: IntGaugeVec,
+    /// `unacked_bytes{peer}`.
+    pub unacked_bytes: IntGaugeVec,
+    /// `route{origin,peer}`.
+    pub route: IntGaugeVec,
+    /// `oplog_bytes`.
+    pub oplog_bytes: IntGauge,
+    /// `oplog_fsync_seconds`.
+    pub fsync_seconds: Histogram,
+    /// `store_lag_ops`.
+    pub store_lag_ops: IntGauge,
+    /// `store_errors_total`.
+    pub store_errors: IntCounter,
+    /// `evicted_objects_total`.
+    pub evicted_objects: IntCounter,
+    /// `memory_bytes{part}`.
+    pub memory_bytes: IntGaugeVec,
+    /// `peer_clock_skew_seconds{peer}`.
+    pub peer_clock_skew: GaugeVec,
+    /// `clock_rejected_total{peer}`.
+    pub clock_rejected: IntCounterVec,
+    /// `config_mismatch{peer,what}`.
+    pub config_mismatch: IntGaugeVec,
+    /// `cert_expiry_seconds`.
+    pub cert_expiry: Gauge,
+    /// `link_refusals_total{reason}`.
+    pub link_refusals: IntCounterVec,
+    /// `client_errors_total{reason}`: connections that were closed on them.
+    pub client_errors: IntCounterVec,
+}
+
+impl Metrics {
+    /// Fresh metrics with a registry of their own.
+    ///
+    /// # Errors
+    /// When a name is registered twice, which a test would have shown.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let build = Builder { registry: Registry::new_custom(Some("meridian".into()), None)? };
+        let commands = build.counters("commands_total", "Commands run.", &["family"])?;
+        let command_seconds = build.histograms(
+            "command_seconds",
+            "Time from a pipeline's arrival to its replies, by the family of its first command.",
+            &["family"],
+            exponential_buckets(50e-6, 2.0, 18)?,
+        )?;
+        let families = || Family::ALL.into_iter().map(Family::name);
+        let version = build.gauges("build_info", "The program's version.", &["version"])?;
+        version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        build.registry.register(Box::new(process))?;
+        Ok(Self {
+            commands: families().map(|family| commands.with_label_values(&[family])).collect(),
+            command_seconds: families().map(|family| command_seconds.with_label_values(&[family])).collect(),
+            clients: build.gauge("clients", "Client connections.")?,
+            conflicts: build.counters(
+                "conflicts_total",
+                "Conflicts met while applying ops of other regions.",
+                &["kind", "rule", "outcome", "policy", "type"],
+            )?,
+            conflict_children: Mutex::default(),
+            conflict_window: build.histogram(
+                "conflict_window_seconds",
+                "Time between the two writes of a conflict, by their stamps.",
+                exponential_buckets(1e-3, 4.0, 14)?,
+            )?,
+            stale_ops: build.counter("stale_ops_total", "Ops that found nothing left to do.")?,
+            duplicate_ops: build.counters(
+                "duplicate_ops_total",
+                "Ops received again and dropped.",
+                &["peer"],
+            )?,
+            causal_waits: build
+                .counter("causal_waits_total", "Ops that had to wait for ops they depend on.")?,
+            pending_ops: build.gauges("pending_ops", "Ops that wait for ops they depend on.", &["origin"])?,
+            pending_bytes: build.gauge("pending_bytes", "Bytes of ops that wait.")?,
+            parked_ops: build
+                .counter("parked_ops_total", "Ops that could not be applied and were set aside.")?,
+            replication_lag: build.histograms(
+                "replication_lag_seconds",
+                "From a write at its origin to its being visible here, by both regions' clocks.",
+                &["origin"],
+                exponential_buckets(1e-4, 2.0, 22)?,
+            )?,
+            applied_sequence: build.gauges("applied_sequence", "Last op applied.", &["origin"])?,
+            link_up: build.gauges("link_up", "Whether the link to a neighbour is up.", &["peer"])?,
+            link_rtt: build.float_gauges("link_rtt_seconds", "Round trip to a neighbour.", &["peer"])?,
+            link_bytes: build.counters(
+                "link_bytes_total",
+                "Bytes over links before encryption.",
+                &["peer", "direction", "stream"],
+            )?,
+            unacked_ops: build.gauges(
+                "unacked_ops",
+                "Ops that a neighbour has not made durable.",
+                &["peer"],
+            )?,
+            unacked_bytes: build.gauges(
+                "unacked_bytes",
+                "Log bytes not sent to a neighbour yet.",
+                &["peer"],
+            )?,
+            route: build.gauges("route", "Which neighbour feeds an origin's ops.", &["origin", "peer"])?,
+            oplog_bytes: build.gauge("oplog_bytes", "Size of the op log on disk.")?,
+            fsync_seconds: build.histogram(
+                "oplog_fsync_seconds",
+                "Flushes of the op log.",
+                exponential_buckets(50e-6, 2.0, 18)?,
+            )?,
+            store_lag_ops: build.gauge("store_lag_ops", "Objects whose rows in the store are behind.")?,
+            store_errors: build.counter("store_errors_total", "Commits that the store refused.")?,
+            evicted_objects: build
+                .counter("evicted_objects_total", "Objects that left memory; the store has them.")?,
+            memory_bytes: build.gauges("memory_bytes", "Memory by part.", &["part"])?,
+            peer_clock_skew: build.float_gauges(
+                "peer_clock_skew_seconds",
+                "A neighbour's clock less ours.",
+                &["peer"],
+            )?,
+            clock_rejected: build.counters(
+                "clock_rejected_total",
+                "Ops too far in the future.",
+                &["peer"],
+            )?,
+            config_mismatch: build.gauges(
+                "config_mismatch",
+                "Configurations that differ.",
+                &["peer", "what"],
+            )?,
+            cert_expiry: build.float_gauge("cert_expiry_seconds", "Until this region's certificate ends.")?,
+            link_refusals: build.counters(
+                "link_refusals_total",
+                "Connections from others refused.",
+                &["reason"],
+            )?,
+            client_errors: build.counters(
+                "client_errors_total",
+                "Client connections closed on them.",
+                &["reason"],
+            )?,
+            registry: build.registry,
+        })
+    }
+
+    /// Counts a conflict.
+    pub fn conflict(&self, placed: &PlacedConflict) {
+        let conflict = &placed.conflict;
+        let labels = [
+            conflict.kind.name(),
+            conflict.rule.name(),
+            conflict.winner.name(),
+            "crdt",
+            conflict.facet.name(),
+        ];
+        let mut children = self.conflict_children.lock();
+        children.entry(labels).or_insert_with(|| self.conflicts.with_label_values(&labels)).inc();
+        let window = conflict.arrived.hlc.ms().abs_diff(conflict.rival.hlc.ms());
+        self.conflict_window.observe(window as f64 / 1e3);
+    }
+
+    /// Conflicts counted so far, over all labels.
+    pub fn conflicts_total(&self) -> u64 {
+        self.conflict_children.lock().values().map(IntCounter::get).sum()
+    }
+
+    /// Conflicts by their labels: kind, rule, outcome, policy, type.
+    pub fn conflicts_by_label(&self) -> Vec<([&'static str; 5], u64)> {
+        self.conflict_children.lock().iter().map(|(labels, count)| (*labels, count.get())).collect()
+    }
+
+    /// Everything in Prometheus' text format.
+    ///
+    /// # Errors
+    /// When a metric cannot be encoded.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+}
+
+struct Builder {
+    registry: Registry,
+}
+
+impl Builder {
+    fn add<M: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        metric: M,
+    ) -> Result<M, prometheus::Error> {
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.add(IntCounter::new(name, help)?)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.add(IntGauge::new(name, help)?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        self.add(Gauge::new(name, help)?)
+    }
+
+    fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+        self.add(GaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram, prometheus::Error> {
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: Vec<f64>,
+    ) -> Result<HistogramVec, prometheus::Error> {
+        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
+    }
+}

@@ -1,0 +1,225 @@
+//! One running region: its keyspace, order, log and store, put together. Several regions may live
+//! in one process; nothing here is global.
+//!
+//! | module | room of |
+//! |---|---|
+//! | [`identity`] | who this data directory belongs to, and in which life |
+//! | [`recover`] | from the files on disk to a running state |
+//! | [`committer`] | the thread that takes dirty objects to the store |
+
+pub mod committer;
+pub mod identity;
+pub mod recover;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use meridian_conflict::clock::Origin;
+use meridian_topology::time::{MonoMs, WallMs};
+use tokio::sync::Notify;
+
+use crate::config::settings::{LogSync, Role, Settings};
+use crate::keyspace::Keyspace;
+use crate::metrics::Metrics;
+use crate::oplog::{self, LogError, Lsn};
+use crate::sequencer::{AppliedMark, Sequencer};
+use crate::session::clients::Clients;
+
+/// The region's log.
+pub type Log = oplog::Log<AppliedMark>;
+
+/// A running region.
+pub struct Region {
+    settings: Settings,
+    keyspace: Arc<Keyspace>,
+    sequencer: Arc<Sequencer>,
+    log: Log,
+    origin: AtomicU64,
+    metrics: Arc<Metrics>,
+    committer: committer::Handle,
+    started: Instant,
+    boot: u64,
+    draining: AtomicBool,
+    /// Woken when a shutdown begins.
+    pub(crate) drain: Notify,
+    /// Woken when the store has caught up or memory was freed.
+    relief: Arc<Notify>,
+    recovered: recover::Report,
+    clients: Arc<Clients>,
+}
+
+/// How much log the store may be behind before writers wait for it.
+const STORE_LAG_MAX: u64 = 1 << 30;
+
+/// How much may wait to be written to the log before writers wait.
+const LOG_BACKLOG_MAX: u64 = 64 << 20;
+
+/// How far past `store.memory_max` memory may go before clients wait for eviction.
+const MEMORY_SLACK: f64 = 1.25;
+
+/// How often a waiting client looks again.
+const RELIEF_POLL: Duration = Duration::from_millis(10);
+
+/// The longest that a client is made to wait before it gets an error instead.
+const RELIEF_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Region {
+    /// What it was configured as.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The hot objects.
+    pub fn keyspace(&self) -> &Arc<Keyspace> {
+        &self.keyspace
+    }
+
+    /// The order of ops.
+    pub fn sequencer(&self) -> &Arc<Sequencer> {
+        &self.sequencer
+    }
+
+    /// The op log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Who is connected.
+    pub fn clients(&self) -> &Arc<Clients> {
+        &self.clients
+    }
+
+    /// The store's committer.
+    pub fn committer(&self) -> &committer::Handle {
+        &self.committer
+    }
+
+    /// What starting found on disk.
+    pub fn recovered(&self) -> &recover::Report {
+        &self.recovered
+    }
+
+    /// The origin that local ops are written under.
+    pub fn origin(&self) -> Origin {
+        Origin(self.origin.load(Ordering::Acquire))
+    }
+
+    /// Goes on under a new incarnation: what this one had given out cannot be trusted any more.
+    ///
+    /// # Errors
+    /// When the identity cannot be written; nothing changed.
+    pub fn take_new_incarnation(&self, because: &str) -> anyhow::Result<Origin> {
+        let old = self.origin();
+        let identity = identity::Identity::fresh(&self.settings)?;
+        let new = identity.origin();
+        identity.store(&self.settings.data_dir)?;
+        self.sequencer.reincarnate(new);
+        self.origin.store(new.0, Ordering::Release);
+        tracing::warn!(%old, %new, because, "took a new incarnation");
+        Ok(new)
+    }
+
+    /// Whether clients may not write here.
+    pub fn is_follower(&self) -> bool {
+        self.settings.role() == Role::Follower
+    }
+
+    /// The largest op body, in bytes.
+    pub fn max_op(&self) -> usize {
+        usize::try_from(self.settings.limits.max_op).unwrap_or(usize::MAX)
+    }
+
+    /// The wall clock.
+    pub fn wall(&self) -> WallMs {
+        wall_now()
+    }
+
+    /// The monotonic clock, from the region's start.
+    pub fn mono(&self) -> MonoMs {
+        MonoMs(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// A number of this run, different in every run.
+    pub fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// Time since the start.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Waits, under `sync = "always"`, until the log is durable up to `wait_for` (one past the
+    /// position that matters). Under the other settings replies do not wait.
+    ///
+    /// # Errors
+    /// [`LogError`] when it never will be; then the reply must not be sent.
+    pub async fn wait_durable(&self, wait_for: u64) -> Result<(), LogError> {
+        if self.must_wait(wait_for) {
+            self.log.wait_durable(Lsn(wait_for.saturating_sub(1))).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether [`Region::wait_durable`] would wait.
+    pub fn must_wait(&self, wait_for: u64) -> bool {
+        wait_for > self.log.durable_lsn().0 && self.settings.log.sync == LogSync::Always
+    }
+
+    /// Whether the store is too far behind or memory too full for more writes.
+    pub fn is_strained(&self) -> bool {
+        let memory_max = self.settings.store.memory_max as f64 * MEMORY_SLACK;
+        self.sequencer.end().since(self.log.written_lsn()) > LOG_BACKLOG_MAX
+            || self.store_lag_bytes() > STORE_LAG_MAX
+            || self.keyspace.memory_bytes() as f64 > memory_max
+    }
+
+    /// Bytes of this run's log that the store lacks. Positions jump at a start, so what an earlier
+    /// run left is not counted.
+    pub fn store_lag_bytes(&self) -> u64 {
+        let from = self.committer.committed_lsn().max(self.log.start_lsn());
+        self.log.written_lsn().since(from)
+    }
+
+    /// Waits until the store has caught up and memory is within bounds.
+    ///
+    /// # Errors
+    /// The text for the client when that takes too long.
+    pub async fn wait_for_relief(&self) -> Result<(), &'static str> {
+        let deadline = tokio::time::Instant::now() + RELIEF_TIMEOUT;
+        while self.is_strained() {
+            if tokio::time::Instant::now() >= deadline {
+                return Err("OOM the local store cannot keep up or store.memory_max is too small; try again");
+            }
+            self.log.wake();
+            if self.sequencer.end().since(self.log.written_lsn()) <= LOG_BACKLOG_MAX {
+                self.committer.hurry();
+            }
+            let _ = tokio::time::timeout(RELIEF_POLL, self.relief.notified()).await;
+        }
+        Ok(())
+    }
+
+    /// Whether a shutdown has begun.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Begins a shutdown: sessions end after the command they are at.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.drain.notify_waiters();
+    }
+}
+
+/// Unix milliseconds by the system's clock.
+pub fn wall_now() -> WallMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,297 @@
+//! The thread that takes dirty objects to the store in the background, in rounds, and truncates the
+//! log below what the store and the peers have.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use meridian_topology::sequence::Position;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Notify, oneshot};
+
+use super::Log;
+use crate::keyspace::Keyspace;
+use crate::metrics::Metrics;
+use crate::oplog::Lsn;
+use crate::sequencer::Sequencer;
+use crate::store::{Batch, StoreError};
+
+/// The time from one round's beginning to the next one's, unless the log has grown much.
+const ROUND_EVERY: Duration = Duration::from_secs(5);
+
+/// Log grown since the last round that begins the next one early.
+const ROUND_LOG_BYTES: u64 = 256 << 20;
+
+/// How often memory, growth and retention are looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long to wait after the store refused a batch.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What the stored position consists of.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Stored {
+    version: u8,
+    lsn: u64,
+    #[serde(with = "serde_bytes")]
+    position: Vec<u8>,
+}
+
+const STORED_VERSION: u8 = 1;
+
+/// Encodes a position with the log position that recovery replays from.
+pub fn encode_position(position: &Position, lsn: Lsn) -> Vec<u8> {
+    let stored = Stored { version: STORED_VERSION, lsn: lsn.0, position: position.encode() };
+    // Integers and bytes always encode.
+    postcard::to_stdvec(&stored).unwrap_or_default()
+}
+
+/// Reads what [`encode_position`] wrote. `None` if it is not ours.
+pub fn decode_position(bytes: &[u8]) -> Option<(Position, Lsn)> {
+    let stored: Stored = postcard::from_bytes(bytes).ok()?;
+    (stored.version == STORED_VERSION).then_some(())?;
+    Some((Position::decode(&stored.position).ok()?, Lsn(stored.lsn)))
+}
+
+#[derive(Default)]
+struct Requests {
+    waiting: Vec<oneshot::Sender<()>>,
+    hurry: bool,
+    stop: bool,
+}
+
+struct Shared {
+    requests: Mutex<Requests>,
+    wake: Condvar,
+    committed: AtomicU64,
+    failed: AtomicBool,
+    /// Nothing of the log below this is needed by any peer.
+    peers_have: AtomicU64,
+}
+
+/// Access to the committer.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// What the thread works on.
+pub(super) struct Work {
+    pub(super) keyspace: Arc<Keyspace>,
+    pub(super) sequencer: Arc<Sequencer>,
+    pub(super) log: Log,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) relief: Arc<Notify>,
+    pub(super) memory_max: u64,
+    pub(super) retention: Retention,
+}
+
+/// How long the log is kept for peers that lack it.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// At least so long, unless `max_bytes` comes first.
+    pub time: Duration,
+    /// At most so much.
+    pub max_bytes: u64,
+}
+
+impl Handle {
+    /// Starts the thread. `from` is where the store stands.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn spawn(work: Work, from: Lsn) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
+        let shared = Arc::new(Shared {
+            requests: Mutex::default(),
+            wake: Condvar::new(),
+            committed: AtomicU64::new(from.0),
+            failed: AtomicBool::new(false),
+            peers_have: AtomicU64::new(0),
+        });
+        let handle = Self { shared: Arc::clone(&shared) };
+        let name = "committer".to_owned();
+        let thread = thread::Builder::new().name(name).spawn(move || Committer { shared, work }.run())?;
+        Ok((handle, thread))
+    }
+
+    /// The store holds everything in the log below this, durably.
+    pub fn committed_lsn(&self) -> Lsn {
+        Lsn(self.shared.committed.load(Ordering::Acquire))
+    }
+
+    /// Whether the store refuses commits.
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Acquire)
+    }
+
+    /// Tells what of the log no peer needs any more.
+    pub fn set_peers_have(&self, lsn: Lsn) {
+        self.shared.peers_have.store(lsn.0, Ordering::Release);
+    }
+
+    /// Begins a round now.
+    pub fn hurry(&self) {
+        self.shared.requests.lock().hurry = true;
+        self.shared.wake.notify_one();
+    }
+
+    /// Waits until everything that is dirty now is in the store. Returns `false` when the store
+    /// fails or the region stops.
+    pub async fn commit_now(&self) -> bool {
+        let (done, wait) = oneshot::channel();
+        self.shared.requests.lock().waiting.push(done);
+        self.shared.wake.notify_one();
+        wait.await.is_ok()
+    }
+
+    /// Takes a last round out and ends the thread.
+    pub(super) fn stop(&self) {
+        self.shared.requests.lock().stop = true;
+        self.shared.wake.notify_one();
+    }
+}
+
+struct Committer {
+    shared: Arc<Shared>,
+    work: Work,
+}
+
+impl Committer {
+    fn run(self) {
+        let mut batch = Batch::new();
+        let started = Instant::now();
+        let mut last_round = Instant::now();
+        let mut round_lsn = self.work.log.start_lsn();
+        loop {
+            let (waiting, due, stop) = {
+                let mut requests = self.shared.requests.lock();
+                if requests.waiting.is_empty() && !requests.hurry && !requests.stop {
+                    self.shared.wake.wait_for(&mut requests, TICK);
+                }
+                let hurry = std::mem::take(&mut requests.hurry);
+                (std::mem::take(&mut requests.waiting), hurry, requests.stop)
+            };
+            let seconds = u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX);
+            self.work.keyspace.set_clock(seconds);
+            let grown = self.work.log.written_lsn().since(round_lsn);
+            let time = last_round.elapsed() >= ROUND_EVERY && self.work.keyspace.dirty_objects() > 0;
+            if stop || due || time || grown >= ROUND_LOG_BYTES || !waiting.is_empty() {
+                last_round = Instant::now();
+                match self.round(&mut batch, stop) {
+                    Ok(lsn) => {
+                        round_lsn = lsn;
+                        self.truncate();
+                        for done in waiting {
+                            let _ = done.send(());
+                        }
+                    }
+                    Err(stopped) if stopped || stop => return,
+                    Err(_) => {}
+                }
+            }
+            self.bound_memory();
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// One round. `Err(true)` when the region stopped meanwhile.
+    fn round(&self, batch: &mut Batch, stopping: bool) -> Result<Lsn, bool> {
+        let work = &self.work;
+        let (position, lsn) = work.sequencer.position();
+        let counts = self.retry(stopping, || work.keyspace.stored_counts())?;
+        let mut round = work.keyspace.begin_round(counts);
+        loop {
+            let more = match work.keyspace.fill_batch(&mut round, batch) {
+                Ok(more) => more,
+                Err(error) => {
+                    // Only an impossible row gets here; it would come again and again.
+                    self.note(&error);
+                    return Err(true);
+                }
+            };
+            if !more {
+                break;
+            }
+            // Rows may be younger than the position, but never younger than the durable log.
+            work.log.sync_now_blocking().map_err(|_| true)?;
+            self.retry(stopping, || work.keyspace.store().commit(batch))?;
+        }
+        batch.clear();
+        batch.set_position(&encode_position(&position, lsn));
+        work.log.sync_now_blocking().map_err(|_| true)?;
+        self.retry(stopping, || work.keyspace.store().commit(batch))?;
+        self.retry(stopping, || work.keyspace.store().sync())?;
+        self.shared.committed.store(lsn.0, Ordering::Release);
+        work.keyspace.drop_vacant(&mut round);
+        work.relief.notify_waiters();
+        Ok(lsn)
+    }
+
+    fn retry<T>(&self, stopping: bool, mut what: impl FnMut() -> Result<T, StoreError>) -> Result<T, bool> {
+        loop {
+            match what() {
+                Ok(done) => {
+                    self.shared.failed.store(false, Ordering::Release);
+                    return Ok(done);
+                }
+                Err(error) => {
+                    self.note(&error);
+                    if stopping || self.shared.requests.lock().stop {
+                        return Err(true);
+                    }
+                    thread::sleep(RETRY);
+                }
+            }
+        }
+    }
+
+    fn note(&self, error: &StoreError) {
+        self.work.metrics.store_errors.inc();
+        if !self.shared.failed.swap(true, Ordering::AcqRel) {
+            tracing::error!(%error, "the store refuses commits; the log keeps what it lacks");
+        }
+    }
+
+    fn bound_memory(&self) {
+        let (bytes, max) = (self.work.keyspace.memory_bytes(), self.work.memory_max);
+        if bytes <= max {
+            return;
+        }
+        // Some room, so that the next write does not bring us back here.
+        let evicted = self.work.keyspace.evict(bytes - max + max / 20);
+        self.work.metrics.evicted_objects.inc_by(evicted.objects);
+        if self.work.keyspace.memory_bytes() > max && self.work.keyspace.dirty_objects() > 0 {
+            self.shared.requests.lock().hurry = true;
+        }
+        self.work.relief.notify_waiters();
+    }
+
+    /// Lets segments go that the store has, and that the peers have or that are past retention.
+    fn truncate(&self) {
+        let committed = self.shared.committed.load(Ordering::Acquire);
+        let peers_have = self.shared.peers_have.load(Ordering::Acquire);
+        let segments = self.work.log.segments();
+        let total: u64 = segments.iter().map(|s| s.bytes).sum();
+        let now = super::wall_now().0;
+        let mut excess = total.saturating_sub(self.work.retention.max_bytes);
+        let keep_ms = u64::try_from(self.work.retention.time.as_millis()).unwrap_or(u64::MAX);
+        let mut below = Lsn(0);
+        for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
+            let old = now.saturating_sub(next.created_at_ms) > keep_ms;
+            let wanted = segment.end.0 > peers_have && !old && excess == 0;
+            if wanted || segment.end.0 > committed {
+                break;
+            }
+            excess = excess.saturating_sub(segment.bytes);
+            below = segment.end;
+        }
+        if below.0 > 0
+            && let Err(error) = self.work.log.truncate_below(below)
+        {
+            tracing::warn!(%error, "cannot remove log segments that nobody needs");
+        }
+    }
+}

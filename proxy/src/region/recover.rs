@@ -1,0 +1,250 @@
+//! From the files on disk to a running state: identity, store, then the log from the store's
+//! position on.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use anyhow::{Context, anyhow, bail};
+use meridian_conflict::clock::Seen;
+use meridian_conflict::op::Header;
+use meridian_topology::sequence::{self, Position};
+use tokio::sync::Notify;
+
+use super::Region;
+use super::committer::{self, Retention, Work, decode_position};
+use super::identity::Identity;
+use crate::config::settings::{LogSync, Settings};
+use crate::keyspace::{KeyRef, Keyspace};
+use crate::metrics::Metrics;
+use crate::oplog::{self, Lsn, Opened, Tail, WriterThread};
+use crate::sequencer::{AppliedMark, Sequencer, read_record};
+use crate::store::{FjallOptions, FjallStore, Store};
+
+/// What starting found.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Ops replayed from the log.
+    pub replayed: u64,
+    /// Why a new incarnation was taken, if one was.
+    pub new_incarnation: Option<String>,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// The threads of a region. [`Threads::stop`] ends them in order.
+pub struct Threads {
+    writer: WriterThread<AppliedMark>,
+    committer: JoinHandle<()>,
+    handle: committer::Handle,
+}
+
+impl Threads {
+    /// Takes everything to the store, ends the log in order. Blocks.
+    ///
+    /// # Errors
+    /// When the log cannot be ended; what is durable stays so.
+    pub fn stop(self) -> anyhow::Result<()> {
+        self.handle.stop();
+        if self.committer.join().is_err() {
+            tracing::error!("the committer ended badly; the next start replays more of the log");
+        }
+        self.writer.shutdown().context("cannot end the op log in order")
+    }
+}
+
+impl Region {
+    /// Opens the data directory and recovers. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When files cannot be read or written, or belong to somebody else. Nothing was lost.
+    pub fn open(settings: Settings, metrics: Arc<Metrics>) -> anyhow::Result<(Arc<Self>, Threads)> {
+        let began = Instant::now();
+        let directory = settings.data_dir.clone();
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot create data_dir {}", directory.display()))?;
+        let loaded = Identity::load(&directory, &settings)?;
+        let log_settings = log_settings(&settings, &metrics);
+        let (opened, found) = oplog::open(&directory.join("log"), log_settings.clone())
+            .with_context(|| format!("cannot open the op log in {}", directory.display()))?;
+        let options = FjallOptions::default();
+        let store: Arc<dyn Store> = Arc::new(FjallStore::open(&directory.join("store"), options)?);
+
+        let stored = match store.position()? {
+            Some(bytes) => {
+                decode_position(&bytes).ok_or_else(|| anyhow!("the store's position is damaged"))?
+            }
+            None => (Position::default(), Lsn(0)),
+        };
+        let is_new = loaded.is_none();
+        let new_incarnation = loss(loaded.as_ref().is_some_and(|l| l.moved), found.tail, settings.log.sync);
+        let identity = match loaded {
+            Some(loaded) if new_incarnation.is_none() => loaded.identity,
+            _ => {
+                let identity = Identity::fresh(&settings)?;
+                identity.clone().store(&directory)?;
+                identity
+            }
+        };
+        if !is_new && let Some(because) = &new_incarnation {
+            tracing::warn!(because, origin = %identity.origin(), "took a new incarnation");
+        }
+        check_reach(&opened, stored.1, found.tail)?;
+
+        let keyspace = Arc::new(Keyspace::new(Arc::clone(&store), store.position()?.is_none()));
+        keyspace.restore_counts()?;
+        let (mut ops, replayed) = replay(&opened, &keyspace, stored.0, stored.1)?;
+        ops.reincarnate(identity.origin());
+
+        let mark = AppliedMark(Arc::new(ops.applied().clone()));
+        let (log, writer) = opened.start(mark)?;
+        let max_record = log_settings.max_record;
+        let sequencer = Arc::new(Sequencer::new(ops, log.buffer(), max_record));
+        let source = Arc::clone(&sequencer);
+        let writer = writer.spawn(move |batch: &mut oplog::Batch| source.take(batch))?;
+        let relief = Arc::new(Notify::new());
+        let work = Work {
+            keyspace: Arc::clone(&keyspace),
+            sequencer: Arc::clone(&sequencer),
+            log: log.clone(),
+            metrics: Arc::clone(&metrics),
+            relief: Arc::clone(&relief),
+            memory_max: settings.store.memory_max,
+            retention: Retention { time: settings.log.retention, max_bytes: settings.log.retention_max },
+        };
+        let (handle, committer) = committer::Handle::spawn(work, stored.1)?;
+        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let new_incarnation = new_incarnation.filter(|_| !is_new);
+        let region = Arc::new(Self {
+            origin: AtomicU64::new(identity.origin().0),
+            settings,
+            keyspace,
+            sequencer,
+            log,
+            metrics,
+            committer: handle.clone(),
+            started: Instant::now(),
+            boot: random_u64()?,
+            draining: AtomicBool::new(false),
+            drain: Notify::new(),
+            relief,
+            recovered: Report { replayed, new_incarnation, took_ms },
+            clients: Arc::default(),
+        });
+        Ok((region, Threads { writer, committer, handle }))
+    }
+}
+
+fn random_u64() -> anyhow::Result<u64> {
+    let mut bytes = [0u8; 8];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow!("no randomness for a boot number: {e}"))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// Why the numbers given out before cannot be trusted, if so.
+fn loss(moved: bool, tail: Tail, sync: LogSync) -> Option<String> {
+    if moved {
+        return Some("the data directory was copied or restored from a backup".into());
+    }
+    match tail {
+        Tail::New | Tail::Closed => None,
+        // Under `always` nothing leaves the region before it is durable.
+        Tail::Clean if sync == LogSync::Always => None,
+        Tail::Clean => Some("the last run did not end in order and log.sync is not \"always\"".into()),
+        Tail::Torn { dropped, .. } => Some(format!("the log ended in {dropped} torn bytes")),
+        Tail::Damaged { lsn } => Some(format!("the log is damaged from {lsn} on")),
+        Tail::Missing { lsn } => Some(format!("a log segment at {lsn} is missing")),
+    }
+}
+
+/// The log must reach back to where the store stands.
+fn check_reach(opened: &Opened, from: Lsn, tail: Tail) -> anyhow::Result<()> {
+    let oldest = opened.segments().first().map(|s| s.previous_end);
+    if let Some(oldest) = oldest
+        && oldest > from
+        && !matches!(tail, Tail::New)
+    {
+        bail!("the op log begins at {oldest}, behind the store's position {from}: ops are missing");
+    }
+    Ok(())
+}
+
+fn log_settings(settings: &Settings, metrics: &Arc<Metrics>) -> oplog::Settings {
+    let metrics = Arc::clone(metrics);
+    let max_op = usize::try_from(settings.limits.max_op).unwrap_or(usize::MAX / 4);
+    oplog::Settings {
+        sync: match settings.log.sync {
+            LogSync::Always => oplog::Sync::Always,
+            LogSync::Everysec => oplog::Sync::EverySecond,
+            LogSync::Never => oplog::Sync::Never,
+        },
+        max_record: max_op.saturating_add(128 << 10).min(1 << 30),
+        tail_cache: usize::try_from(settings.limits.tail_cache).unwrap_or(usize::MAX),
+        on_flush: Some(Arc::new(move |took| metrics.fsync_seconds.observe(took.as_secs_f64()))),
+        ..oplog::Settings::default()
+    }
+}
+
+/// Replays the log from `from` over the store.
+fn replay(
+    opened: &Opened,
+    keyspace: &Keyspace,
+    position: Position,
+    from: Lsn,
+) -> anyhow::Result<(sequence::Sequencer, u64)> {
+    // Under an origin that no record has, every record is taken as it stands.
+    let mut ops = sequence::Sequencer::recover(meridian_conflict::clock::Origin(0), position);
+    let mut replayed = 0;
+    let mut chunks = opened.replay(from);
+    let mut shown = Instant::now();
+    while let Some(chunk) = chunks.next_chunk()? {
+        for (lsn, record) in chunk.records() {
+            if lsn < from {
+                continue;
+            }
+            let (header, body) = read_record(record)
+                .ok_or_else(|| anyhow!("the log record at {lsn} was not written by this program"))?;
+            replayed += u64::from(replay_op(&mut ops, keyspace, &header, body, lsn)?);
+        }
+        if shown.elapsed().as_secs() >= 2 {
+            shown = Instant::now();
+            tracing::info!(replayed, "replaying the op log");
+        }
+    }
+    Ok((ops, replayed))
+}
+
+fn replay_op(
+    ops: &mut sequence::Sequencer,
+    keyspace: &Keyspace,
+    header: &Header,
+    body: &[u8],
+    lsn: Lsn,
+) -> anyhow::Result<bool> {
+    let Some(deps) = ops.replay(header)? else { return Ok(false) };
+    apply_remote(keyspace, header, deps, body, lsn)?;
+    Ok(true)
+}
+
+/// Applies an op that is not a fresh local one, before the region runs.
+fn apply_remote(
+    keyspace: &Keyspace,
+    header: &Header,
+    deps: &meridian_conflict::clock::VersionVector,
+    body: &[u8],
+    lsn: Lsn,
+) -> anyhow::Result<()> {
+    let keys: Vec<KeyRef<'_>> = meridian_conflict::op::changes(body)
+        .map(|change| change.map(|c| KeyRef::new(c.database, c.key)))
+        .collect::<Result<_, _>>()?;
+    let mut locked = if crate::keyspace::locked::has_flush(body)? {
+        keyspace.lock_all_loaded(&keys, 0)?
+    } else {
+        keyspace.lock_loaded(&keys, 0)?
+    };
+    locked.mark_body_dirty(body)?;
+    locked.apply_body(body, header.stamp(), Seen::Vector { deps, dot: header.dot }, lsn.0)?;
+    Ok(())
+}

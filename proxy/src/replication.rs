@@ -1,0 +1,91 @@
+//! Joins the links to the region: what neighbours send is delivered, applied and logged here; what
+//! the log gains is sent to those who subscribe.
+//!
+//! One task, the [`hub`], owns the state machine of `meridian-topology` and applies ops, in order.
+//! Each connection has its tasks ([`peer`]) for dialling, control messages and incoming streams;
+//! each subscription a neighbour has with us is a task that tails the log ([`outgoing`]).
+//!
+//! | stream | direction | frames |
+//! |---|---|---|
+//! | control | both, opened by the dialling side | [`meridian_topology::frame::Control`] |
+//! | ops | unidirectional, from the one that is subscribed to | head: version `u8`, subscription `u64` LE; then packing `u8` and a batch |
+
+pub mod apply;
+mod hub;
+mod outgoing;
+mod peer;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use meridian_conflict::clock::RegionId;
+use meridian_topology::replica::Routes;
+use tokio::task::JoinHandle;
+
+use crate::cert::Identity;
+use crate::config::settings::Settings;
+use crate::link::endpoint::{AllowedRegions, Endpoint, LinkError};
+use crate::link::limits::TransportLimits;
+use crate::region::Region;
+use crate::service::LinkStates;
+
+/// The version at the head of an op stream.
+const STREAM_VERSION: u8 = 1;
+
+/// Room in a frame beside the largest op.
+const FRAME_ROOM: usize = 1 << 20;
+
+/// The largest frame that a region with these settings sends or takes.
+fn frame_limit(settings: &Settings) -> usize {
+    usize::try_from(settings.limits.max_op).unwrap_or(usize::MAX / 2).saturating_add(FRAME_ROOM)
+}
+
+/// The running links of a region.
+pub struct Replication {
+    /// Where the links listen.
+    pub address: SocketAddr,
+    endpoint: Arc<Endpoint>,
+    hub: JoinHandle<()>,
+}
+
+impl Replication {
+    /// Opens the endpoint and keeps a link to every neighbour until [`Replication::stop`].
+    ///
+    /// # Errors
+    /// [`LinkError`] when the endpoint cannot be opened.
+    pub fn start(region: Arc<Region>, identity: &Identity, states: LinkStates) -> Result<Self, LinkError> {
+        let settings = region.settings();
+        let graph = &settings.topology.graph;
+        let neighbours = graph.neighbours(&settings.region);
+        let allowed = AllowedRegions::new(neighbours.iter().map(|name| name.as_str()));
+        let limits = TransportLimits::default();
+        let endpoint = Arc::new(Endpoint::bind(settings.listen.link, identity, allowed, limits)?);
+        let address = endpoint.local_address().unwrap_or(settings.listen.link);
+        let hub = tokio::spawn(hub::run(Arc::clone(&region), Arc::clone(&endpoint), states));
+        Ok(Self { address, endpoint, hub })
+    }
+
+    /// Tells the peers and closes. Call once the region drains.
+    pub async fn stop(self) {
+        let _ = self.hub.await;
+        self.endpoint.close(crate::link::close::CloseReason::ShuttingDown).await;
+    }
+}
+
+/// Whom the region takes ops from and whom it serves, by the configured topology.
+fn routes(settings: &Settings) -> Routes {
+    let graph = &settings.topology.graph;
+    let mut routes = Routes::default();
+    for (origin, feeder) in graph.routes(&settings.region) {
+        let regions = routes.feeders.entry(RegionId::of(feeder.as_str())).or_default();
+        regions.insert(RegionId::of(origin.as_str()));
+    }
+    routes.subscribers = graph.fed_by(&settings.region).iter().map(|r| RegionId::of(r.as_str())).collect();
+    routes
+}
+
+/// Names of regions by number.
+fn names(settings: &Settings) -> BTreeMap<RegionId, String> {
+    settings.regions.keys().map(|name| (RegionId::of(name.as_str()), name.to_string())).collect()
+}

@@ -1,0 +1,105 @@
+//! Applying an op that came from elsewhere.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use meridian_conflict::clock::{Origin, RegionId, Seen};
+use meridian_conflict::op::{self, Op};
+use prometheus::Histogram;
+use smallvec::SmallVec;
+
+use crate::keyspace::locked::{Applied, has_flush};
+use crate::keyspace::walk::ApplyError;
+use crate::keyspace::{KeyRef, Locked};
+use crate::region::Region;
+use crate::sequencer::PlaceError;
+use crate::store::StoreError;
+
+/// How long to wait when the store does not give an object.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// Applies remote ops, one after the other.
+pub struct Applier {
+    lags: BTreeMap<Origin, Histogram>,
+    names: BTreeMap<RegionId, String>,
+}
+
+impl Applier {
+    /// An applier that names regions by `names` in metrics.
+    pub fn new(names: BTreeMap<RegionId, String>) -> Self {
+        Self { lags: BTreeMap::new(), names }
+    }
+
+    /// Applies an op that is deliverable: places it in the log and in the applied vector, and folds
+    /// its effects in, under the locks of its keys. An op that does not decode is placed but not
+    /// applied: parked, so that it neither stops the stream nor is lost.
+    ///
+    /// # Errors
+    /// [`PlaceError`] when it does not follow or the log takes no more; nothing changed.
+    pub async fn apply(&mut self, region: &Region, op: &Op<Bytes>) -> Result<(), PlaceError> {
+        let metrics = region.metrics();
+        if let Err(error) = op::validate(&op.body) {
+            tracing::error!(dot = ?op.header.stamp(), %error, "parked an op that cannot be applied");
+            metrics.parked_ops.inc();
+            region.sequencer().remote(&op.header, &op.body)?;
+            return Ok(());
+        }
+        let applied = loop {
+            match try_apply(region, op) {
+                Ok(applied) => break applied?,
+                Err(error) => {
+                    // The object is on disk and will be needed: waiting loses nothing.
+                    tracing::error!(%error, "cannot read an object that an op changes; trying again");
+                    metrics.store_errors.inc();
+                    tokio::time::sleep(STORE_RETRY).await;
+                }
+            }
+        };
+        if applied.changes == 0 {
+            metrics.stale_ops.inc();
+        }
+        applied.conflicts.iter().for_each(|conflict| metrics.conflict(conflict));
+        let lag = region.wall().0.saturating_sub(op.header.hlc.ms());
+        self.lag(region, op.header.dot.actor).observe(lag as f64 / 1e3);
+        Ok(())
+    }
+
+    fn lag(&mut self, region: &Region, origin: Origin) -> &Histogram {
+        let names = &self.names;
+        self.lags.entry(origin).or_insert_with(|| {
+            let id = origin.region();
+            let name = names.get(&id).cloned().unwrap_or_else(|| format!("{:08x}", id.0));
+            region.metrics().replication_lag.with_label_values(&[&name])
+        })
+    }
+}
+
+/// The outer error: nothing changed, the store did not give what is needed.
+fn try_apply(region: &Region, op: &Op<Bytes>) -> Result<Result<Applied, PlaceError>, StoreError> {
+    let keys: SmallVec<[KeyRef<'_>; 4]> =
+        op::changes(&op.body).flatten().map(|change| KeyRef::new(change.database, change.key)).collect();
+    let durable = region.log().durable_lsn().0;
+    let mut locked: Locked<'_> = if has_flush(&op.body).unwrap_or(false) {
+        region.keyspace().lock_all_loaded(&keys, durable)?
+    } else {
+        region.keyspace().lock_loaded(&keys, durable)?
+    };
+    match locked.mark_body_dirty(&op.body) {
+        Err(ApplyError::Store(error)) => return Err(error),
+        Err(ApplyError::Malformed(_)) | Ok(()) => {}
+    }
+    let (deps, lsn) = match region.sequencer().remote(&op.header, &op.body) {
+        Ok(placed) => placed,
+        Err(error) => return Ok(Err(error)),
+    };
+    let seen = Seen::Vector { deps: &deps, dot: op.header.dot };
+    match locked.apply_body(&op.body, op.header.stamp(), seen, lsn.0) {
+        Ok(applied) => Ok(Ok(applied)),
+        // Everything was brought in and checked above; what is placed counts as applied.
+        Err(error) => {
+            tracing::error!(%error, "an op was placed but not applied; restart to replay it");
+            Ok(Ok(Applied::default()))
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Sending a subscription: tails the log, takes what the feed wants, packs it, writes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use meridian_conflict::clock::covers_all;
+use meridian_topology::feed::Feed;
+use meridian_topology::frame::batch::BatchEncoder;
+use prometheus::IntCounter;
+
+use super::{STREAM_VERSION, frame_limit};
+use crate::config::settings::LogSync;
+use crate::link::compress::{Compressor, Packing};
+use crate::link::framing::write_frame;
+use crate::oplog::{LogError, Lsn, TailReader, Upto};
+use crate::region::Region;
+use crate::sequencer::{AppliedMark, read_record};
+
+/// A batch is sent when it has grown to this.
+const BATCH_BYTES: usize = 128 << 10;
+
+/// Below this round trip the processor is dearer than the line, and batches go as they are.
+const COMPRESS_FROM_ROUND_TRIP: Duration = Duration::from_millis(2);
+
+/// Why a feed ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FeedEnd {
+    /// The stream or connection broke.
+    #[error(transparent)]
+    Frame(#[from] crate::link::framing::FrameError),
+    /// The connection broke before the stream was open.
+    #[error(transparent)]
+    Connection(#[from] quinn::ConnectionError),
+    /// The log cannot be read from there, or ended.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A record was not written by this program.
+    #[error("the log record at {0} is foreign")]
+    Foreign(Lsn),
+    /// zstd could not be set up.
+    #[error(transparent)]
+    Compress(#[from] crate::link::compress::CompressError),
+}
+
+/// The state of one feed's task.
+struct Outgoing {
+    region: Arc<Region>,
+    connection: quinn::Connection,
+    stream: quinn::SendStream,
+    compressor: Compressor,
+    encoder: BatchEncoder,
+    limit: usize,
+    sent_bytes: IntCounter,
+}
+
+/// Sends `feed` on a new stream until something ends it.
+pub(super) async fn send(
+    region: Arc<Region>,
+    connection: quinn::Connection,
+    subscription: u64,
+    mut feed: Feed,
+    sent_bytes: IntCounter,
+) -> Result<(), FeedEnd> {
+    let mut head = BytesMut::new();
+    head.put_u8(STREAM_VERSION);
+    head.put_u64_le(subscription);
+    let limit = frame_limit(region.settings());
+    let mut stream = connection.open_uni().await?;
+    write_frame(&mut stream, head.freeze(), limit).await?;
+    let start = first_record(&region, &feed);
+    let mut reader = region.log().read_from(start);
+    let upto = match region.settings().log.sync {
+        LogSync::Always => Upto::Durable,
+        LogSync::Everysec | LogSync::Never => Upto::Written,
+    };
+    let compressor = Compressor::new()?;
+    let encoder = BatchEncoder::default();
+    let mut out = Outgoing { region, connection, stream, compressor, encoder, limit, sent_bytes };
+    loop {
+        out.send_chunk(&mut reader, upto, &mut feed).await?;
+    }
+}
+
+/// Where in the log everything the feed lacks is still ahead: the youngest segment at whose start
+/// the subscriber had all before it.
+fn first_record(region: &Region, feed: &Feed) -> Lsn {
+    let segments = region.log().segments();
+    let covered = segments.iter().rev().find(|segment| {
+        AppliedMark::decode(&segment.mark)
+            .is_some_and(|mark| covers_all(feed.cursor(), &mark.0) || feed.is_within(&mark.0))
+    });
+    covered.or(segments.first()).map_or(region.log().start_lsn(), |segment| segment.start)
+}
+
+impl Outgoing {
+    async fn send_chunk(
+        &mut self,
+        reader: &mut TailReader<AppliedMark>,
+        upto: Upto,
+        feed: &mut Feed,
+    ) -> Result<(), FeedEnd> {
+        let chunk = reader.next(upto).await?;
+        let mut records = chunk.records();
+        loop {
+            let mut more = false;
+            for (lsn, record) in records.by_ref() {
+                let (header, body) = read_record(record).ok_or(FeedEnd::Foreign(lsn))?;
+                if feed.offer(&header) {
+                    self.encoder.push(&header, body);
+                    if self.encoder.bytes() >= BATCH_BYTES {
+                        more = true;
+                        break;
+                    }
+                }
+            }
+            self.flush().await?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), FeedEnd> {
+        if self.encoder.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Vec::new();
+        self.encoder.finish(&mut batch);
+        let batch = Bytes::from(batch);
+        let (packing, packed) = if self.connection.rtt() >= COMPRESS_FROM_ROUND_TRIP {
+            self.compressor.compress(batch)
+        } else {
+            (Packing::Stored, batch)
+        };
+        let mut frame = BytesMut::with_capacity(packed.len() + 1);
+        frame.put_u8(packing.byte());
+        frame.put_slice(&packed);
+        self.sent_bytes.inc_by(frame.len() as u64);
+        write_frame(&mut self.stream, frame.freeze(), self.limit).await?;
+        let _ = &self.region;
+        Ok(())
+    }
+}

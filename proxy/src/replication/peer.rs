@@ -1,0 +1,271 @@
+//! The tasks of one connection: control messages in and out, op streams in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use meridian_conflict::clock::RegionId;
+use meridian_topology::frame::Control;
+use prometheus::IntCounter;
+use tokio::sync::mpsc;
+
+use super::STREAM_VERSION;
+use super::hub::Event;
+use crate::link::backoff::Backoff;
+use crate::link::close::{CloseReason, Ended};
+use crate::link::compress::{Decompressor, Packing};
+use crate::link::endpoint::{Endpoint, PeerConnection};
+use crate::link::framing::{FrameReader, put_frame};
+
+/// The largest control message.
+const CONTROL_BYTES_MAX: usize = 1 << 20;
+
+/// Control messages that wait for the stream: more means a peer that does not read.
+const CONTROL_QUEUE: usize = 1024;
+
+/// How long a peer may take to open its control stream.
+const CONTROL_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a close waits for what was sent before it.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// What the hub tells a connection's writer.
+pub(super) enum Outbound {
+    /// Send this.
+    Control(Control),
+    /// Then close.
+    Close(CloseReason, String),
+}
+
+/// Access to a connection.
+pub(super) struct Wire {
+    pub(super) connection: quinn::Connection,
+    pub(super) outbound: mpsc::Sender<Outbound>,
+}
+
+/// What every connection of a region needs.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) frame_limit: usize,
+    pub(super) received: IntCounter,
+    pub(super) received_control: IntCounter,
+    pub(super) sent_control: IntCounter,
+}
+
+/// Dials `name` for ever, whenever there is no connection.
+pub(super) async fn dial(
+    endpoint: Arc<Endpoint>,
+    name: String,
+    address: String,
+    peer: RegionId,
+    context: Context,
+    seed: u64,
+) {
+    let mut backoff = Backoff::new(seed);
+    loop {
+        match try_dial(&endpoint, &name, &address).await {
+            Ok(connection) => {
+                let (ended, greeted) = run(connection, peer, context.clone(), true).await;
+                if greeted {
+                    backoff.reset();
+                }
+                let error = ended;
+                if context.events.send(Event::Trouble { peer, error }).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                if context.events.send(Event::Trouble { peer, error }).await.is_err() {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(backoff.after_failure()).await;
+    }
+}
+
+async fn try_dial(endpoint: &Endpoint, name: &str, address: &str) -> Result<PeerConnection, String> {
+    let mut resolved = tokio::net::lookup_host(address)
+        .await
+        .map_err(|error| format!("cannot resolve the address {address} of region {name}: {error}"))?;
+    let local_is_ipv4 = endpoint.local_address().map(|a| a.is_ipv4()).unwrap_or(true);
+    let fits = |address: &SocketAddr| address.is_ipv4() == local_is_ipv4;
+    let chosen = resolved.find(fits).ok_or_else(|| format!("{address} has no address of our family"))?;
+    endpoint.dial(name, chosen).await.map_err(|error| error.to_string())
+}
+
+/// Runs a connection until it ends. Returns why it ended and whether the peer ever spoke.
+pub(super) async fn run(
+    peer_connection: PeerConnection,
+    peer: RegionId,
+    context: Context,
+    dialled: bool,
+) -> (String, bool) {
+    let connection = peer_connection.connection.clone();
+    let opening = async { if dialled { connection.open_bi().await } else { connection.accept_bi().await } };
+    let (send, receive) = match tokio::time::timeout(CONTROL_WITHIN, opening).await {
+        Ok(Ok(streams)) => streams,
+        Ok(Err(error)) => return (Ended::from(&error).to_string(), false),
+        Err(_) => {
+            peer_connection.close(CloseReason::ProtocolError, "no control stream");
+            return ("the peer opened no control stream".into(), false);
+        }
+    };
+    let (outbound, queue) = mpsc::channel(CONTROL_QUEUE);
+    let (told, session) = tokio::sync::oneshot::channel();
+    let wire = Wire { connection: connection.clone(), outbound };
+    if context.events.send(Event::Connected { peer, wire, session: told }).await.is_err() {
+        return ("this region stops".into(), false);
+    }
+    let Ok(session) = session.await else { return ("this region stops".into(), false) };
+    let writer = tokio::spawn(write_control(peer_connection, send, queue, context.sent_control.clone()));
+    let streams = tokio::spawn(accept_streams(connection.clone(), peer, session, context.clone()));
+    let (greeted, fault) = read_control(receive, peer, session, &context).await;
+    if let Some(fault) = fault {
+        connection.close(quinn::VarInt::from_u32(CloseReason::ProtocolError.code()), fault.as_bytes());
+    }
+    let ended = connection.closed().await;
+    streams.abort();
+    writer.abort();
+    let error = Ended::from(&ended).to_string();
+    let _ = context.events.send(Event::Disconnected { peer, session }).await;
+    (error, greeted)
+}
+
+/// Reads control messages until the stream ends. Returns whether any came, and what was wrong.
+async fn read_control(
+    receive: quinn::RecvStream,
+    peer: RegionId,
+    session: u64,
+    context: &Context,
+) -> (bool, Option<String>) {
+    let mut frames = FrameReader::new(receive, CONTROL_BYTES_MAX);
+    let mut greeted = false;
+    loop {
+        match frames.next().await {
+            Ok(Some(payload)) => {
+                context.received_control.inc_by(payload.len() as u64);
+                let control = match Control::decode(&payload) {
+                    Ok(control) => control,
+                    Err(error) => return (greeted, Some(error.to_string())),
+                };
+                greeted = true;
+                if context.events.send(Event::Control { peer, session, control }).await.is_err() {
+                    return (greeted, None);
+                }
+            }
+            Ok(None) => return (greeted, Some("the control stream ended".into())),
+            Err(error @ crate::link::framing::FrameError::TooLarge { .. }) => {
+                return (greeted, Some(error.to_string()));
+            }
+            Err(_) => return (greeted, None),
+        }
+    }
+}
+
+async fn write_control(
+    peer: PeerConnection,
+    mut send: quinn::SendStream,
+    mut queue: mpsc::Receiver<Outbound>,
+    sent: IntCounter,
+) {
+    let mut out = BytesMut::new();
+    let mut payload = Vec::new();
+    while let Some(first) = queue.recv().await {
+        let mut closing = None;
+        let mut next = Some(first);
+        while let Some(outbound) = next.take() {
+            match outbound {
+                Outbound::Control(control) => {
+                    payload.clear();
+                    control.encode(&mut payload);
+                    // Our own messages are far below the limit.
+                    let _ = put_frame(&mut out, &payload, CONTROL_BYTES_MAX);
+                }
+                Outbound::Close(reason, detail) => {
+                    closing = Some((reason, detail));
+                    break;
+                }
+            }
+            next = queue.try_recv().ok();
+        }
+        sent.inc_by(out.len() as u64);
+        if send.write_all(&out).await.is_err() {
+            return;
+        }
+        out.clear();
+        if let Some((reason, detail)) = closing {
+            let _ = send.finish();
+            let _ = tokio::time::timeout(LINGER, send.stopped()).await;
+            peer.close(reason, &detail);
+            return;
+        }
+    }
+}
+
+/// Takes op streams in. A new subscription means a new stream; the old one is reset by its sender.
+async fn accept_streams(connection: quinn::Connection, peer: RegionId, session: u64, context: Context) {
+    while let Ok(stream) = connection.accept_uni().await {
+        let (connection, context) = (connection.clone(), context.clone());
+        tokio::spawn(async move {
+            if let Err(fault) = read_ops(stream, peer, session, context).await {
+                connection
+                    .close(quinn::VarInt::from_u32(CloseReason::ProtocolError.code()), fault.as_bytes());
+            }
+        });
+    }
+}
+
+/// Reads one op stream to its end. An error is a breach of the protocol.
+async fn read_ops(
+    stream: quinn::RecvStream,
+    peer: RegionId,
+    session: u64,
+    context: Context,
+) -> Result<(), String> {
+    use crate::link::framing::FrameError;
+    let mut frames = FrameReader::new(stream, context.frame_limit);
+    let mut decompressor = Decompressor::new().map_err(|error| error.to_string())?;
+    let mut subscription = None;
+    loop {
+        let frame = match frames.next().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(()),
+            Err(error @ FrameError::TooLarge { .. }) => return Err(error.to_string()),
+            // Reset by a change of route, or the connection is gone.
+            Err(_) => return Ok(()),
+        };
+        let Some(id) = subscription else {
+            subscription = Some(head(&frame)?);
+            continue;
+        };
+        context.received.inc_by(frame.len() as u64);
+        let batch = unpack(&mut decompressor, frame, context.frame_limit)?;
+        let event = Event::Batch { peer, session, subscription: id, batch };
+        if context.events.send(event).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn head(frame: &[u8]) -> Result<u64, String> {
+    match frame.split_first() {
+        Some((&STREAM_VERSION, id)) => {
+            let id: [u8; 8] = id.try_into().map_err(|_| "malformed head of an op stream".to_owned())?;
+            Ok(u64::from_le_bytes(id))
+        }
+        Some((version, _)) => Err(format!("op stream of version {version}")),
+        None => Err("empty head of an op stream".into()),
+    }
+}
+
+fn unpack(decompressor: &mut Decompressor, mut frame: Bytes, limit: usize) -> Result<Bytes, String> {
+    if frame.is_empty() {
+        return Err("empty frame on an op stream".into());
+    }
+    let packing = frame.split_to(1).first().copied().unwrap_or_default();
+    let packing = Packing::from_byte(packing).map_err(|error| error.to_string())?;
+    decompressor.decompress(packing, frame, limit).map_err(|error| error.to_string())
+}

@@ -1,0 +1,206 @@
+//! Gives ops their place: dot, deps, stamp, log position, all under one short mutex.
+//!
+//! Lock order: key shards, then this. Whoever holds it neither awaits nor touches the disk: a push
+//! to the log is a copy into its buffer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use meridian_conflict::clock::{Hlc, Origin, Stamp, VersionVector};
+use meridian_conflict::op::Header;
+use meridian_topology::sequence::{Position, SequenceError};
+use meridian_topology::time::WallMs;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::oplog::{Batch, Buffer, LogError, Lsn, Mark};
+
+/// The applied vector at a point of the log.
+#[derive(Clone, Debug, Default)]
+pub struct AppliedMark(pub Arc<VersionVector>);
+
+impl Mark for AppliedMark {
+    fn encode(&self) -> Vec<u8> {
+        // A map of integers always encodes.
+        postcard::to_stdvec(&*self.0).unwrap_or_default()
+    }
+}
+
+impl AppliedMark {
+    /// Reads what a segment header kept. `None` if it is not ours.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.is_empty() {
+            return Some(Self::default());
+        }
+        postcard::from_bytes(bytes).ok().map(|vector| Self(Arc::new(vector)))
+    }
+}
+
+/// An op could not get its place. Nothing happened.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// The log takes no more.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A remote op that does not follow.
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+}
+
+struct Inner {
+    ops: meridian_topology::sequence::Sequencer,
+    buffer: Buffer,
+    header: Vec<u8>,
+}
+
+/// The sequencer of a running region.
+pub struct Sequencer {
+    inner: Mutex<Inner>,
+    /// Where the pushed records end.
+    end: AtomicU64,
+    max_record: usize,
+}
+
+/// A place in the order.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The op's stamp.
+    pub stamp: Stamp,
+    /// Where its record starts in the log.
+    pub lsn: Lsn,
+}
+
+impl Sequencer {
+    /// A sequencer that continues `ops` and pushes to `buffer`, records of at most `max_record` bytes.
+    pub fn new(ops: meridian_topology::sequence::Sequencer, buffer: Buffer, max_record: usize) -> Self {
+        let end = AtomicU64::new(buffer.end().0);
+        Self { inner: Mutex::new(Inner { ops, buffer, header: Vec::new() }), end, max_record }
+    }
+
+    /// The origin that local ops are written under.
+    pub fn origin(&self) -> Origin {
+        self.inner.lock().ops.origin()
+    }
+
+    /// Everything applied.
+    pub fn applied(&self) -> VersionVector {
+        self.inner.lock().ops.applied().clone()
+    }
+
+    /// What the store keeps with its data, and the log's end at the same moment.
+    pub fn position(&self) -> (Position, Lsn) {
+        let inner = self.inner.lock();
+        (inner.ops.position(), inner.buffer.end())
+    }
+
+    /// Places a local op.
+    ///
+    /// # Errors
+    /// [`PlaceError::Log`] when the op is too large for a record; no number was given out.
+    pub fn local(&self, wall: WallMs, body: &[u8]) -> Result<Place, PlaceError> {
+        self.hold().finish(wall, body)
+    }
+
+    /// Holds the order still, for a transaction whose commands see each other's effects.
+    pub fn hold(&self) -> Held<'_> {
+        Held { sequencer: self, inner: self.inner.lock(), header: None }
+    }
+
+    /// Places a remote op: records it as applied and in the log. Returns its full deps and position.
+    ///
+    /// # Errors
+    /// [`PlaceError`]; nothing changed.
+    pub fn remote(&self, header: &Header, body: &[u8]) -> Result<(VersionVector, Lsn), PlaceError> {
+        let inner = &mut *self.inner.lock();
+        check_size(body.len(), self.max_record)?;
+        let deps = inner.ops.remote(header)?.clone();
+        let lsn = push(inner, header, body)?;
+        self.end.store(inner.buffer.end().0, Ordering::Release);
+        Ok((deps, lsn))
+    }
+
+    /// Goes on under a new incarnation.
+    pub fn reincarnate(&self, origin: Origin) {
+        self.inner.lock().ops.reincarnate(origin);
+    }
+
+    /// For the log's writer: everything pushed since the last call, with the applied vector there.
+    pub fn take(&self, batch: &mut Batch) -> Option<AppliedMark> {
+        let mut inner = self.inner.lock();
+        if inner.buffer.is_empty() {
+            return None;
+        }
+        inner.buffer.take(batch);
+        Some(AppliedMark(Arc::new(inner.ops.applied().clone())))
+    }
+
+    /// Where the records pushed so far end: one atomic load.
+    pub fn end(&self) -> Lsn {
+        Lsn(self.end.load(Ordering::Acquire))
+    }
+
+    /// The last sequence number given out under the current origin, and the clock.
+    pub fn progress(&self) -> (u64, Hlc) {
+        let inner = self.inner.lock();
+        (inner.ops.sequence(), inner.ops.hlc())
+    }
+}
+
+/// Room for a header beside the body in a record.
+const HEADER_ROOM: usize = 64 << 10;
+
+fn check_size(body: usize, max_record: usize) -> Result<(), LogError> {
+    if body.saturating_add(HEADER_ROOM) > max_record {
+        return Err(LogError::RecordSize { len: body, max: max_record.saturating_sub(HEADER_ROOM) });
+    }
+    Ok(())
+}
+
+fn push(inner: &mut Inner, header: &Header, body: &[u8]) -> Result<Lsn, LogError> {
+    let Inner { buffer, header: scratch, .. } = inner;
+    scratch.clear();
+    // Writing to a Vec cannot fail.
+    let _ = postcard::to_io(header, &mut *scratch);
+    buffer.push(&[scratch, body])
+}
+
+/// Splits a log record into its header and body. `None` when it is not one of ours.
+pub fn read_record(record: &[u8]) -> Option<(Header, &[u8])> {
+    postcard::take_from_bytes(record).ok()
+}
+
+/// The order, held still.
+pub struct Held<'a> {
+    sequencer: &'a Sequencer,
+    inner: MutexGuard<'a, Inner>,
+    header: Option<Header>,
+}
+
+impl Held<'_> {
+    /// The stamp of the op being made; the first call gives out its number, so the op must then be
+    /// finished.
+    pub fn stamp(&mut self, wall: WallMs) -> Stamp {
+        let inner = &mut *self.inner;
+        self.header.get_or_insert_with(|| inner.ops.local(wall)).stamp()
+    }
+
+    /// Where the op's record will start.
+    pub fn next_lsn(&self) -> Lsn {
+        self.inner.buffer.end()
+    }
+
+    /// Ends the op.
+    ///
+    /// # Errors
+    /// [`PlaceError::Log`] when the body is too large for a record.
+    pub fn finish(mut self, wall: WallMs, body: &[u8]) -> Result<Place, PlaceError> {
+        check_size(body.len(), self.sequencer.max_record)?;
+        let inner = &mut *self.inner;
+        let header = match self.header.take() {
+            Some(header) => header,
+            None => inner.ops.local(wall),
+        };
+        let lsn = push(inner, &header, body)?;
+        self.sequencer.end.store(inner.buffer.end().0, Ordering::Release);
+        Ok(Place { stamp: header.stamp(), lsn })
+    }
+}

@@ -1,0 +1,3 @@
+//! To come.
+pub mod link_state;
+pub use link_state::{LinkState, LinkStates};

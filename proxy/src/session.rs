@@ -1,0 +1,482 @@
+//! A client's connection: reads pipelines, runs their commands, writes their replies.
+//!
+//! All commands that have arrived are run before anything is written; then the replies wait, once,
+//! for the flush that covers everything they show (`log.sync = "always"`), and leave in one write.
+//! Nothing is read while replies cannot be written, so a client that does not read holds one
+//! bounded buffer and no more.
+//!
+//! | module | room of |
+//! |---|---|
+//! | [`clients`] | who is connected: `CLIENT LIST`, limits, `CLIENT KILL` |
+//! | [`control`] | commands about the connection itself |
+//! | [`transaction`] | `MULTI`, `EXEC`, `WATCH` |
+
+pub mod clients;
+mod control;
+mod transaction;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use meridian_topology::time::WallMs;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use crate::command::execute::{self, Scratch};
+use crate::command::{Command, Family, Flags, find};
+use crate::region::Region;
+use crate::resp::{Args, Limits, Parsed, Parser, Protocol, ProtocolError, Reply};
+use clients::Client;
+use transaction::Transaction;
+
+/// Replies are written once they have grown to this, even if more commands wait.
+const WRITE_AT: usize = 256 << 10;
+
+/// How much is read at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// Reply bytes that an unauthenticated client may leave unread (CVE-2025-21605).
+const UNAUTHENTICATED_OUTPUT: usize = 4 << 10;
+
+/// How long a client may take to authenticate.
+const AUTHENTICATE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a client may take over the rest of a command.
+const FINISH_COMMAND_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a client may leave replies unread.
+const READ_REPLIES_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long to wait before accepting again after that failed.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// Buffers larger than this are given back when a pipeline is done.
+const KEEP_BUFFER: usize = 1 << 20;
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum End {
+    /// The client left.
+    Left,
+    /// It asked to (`QUIT`), or was told to (`CLIENT KILL`, shutdown); replies have been written.
+    Asked,
+    /// It broke the protocol.
+    Protocol(ProtocolError),
+    /// It was too slow or asked too much.
+    Limit(&'static str),
+    /// The socket failed.
+    Io(std::io::Error),
+    /// The log failed: what the replies show may not last, so they are not sent.
+    Log,
+}
+
+/// What is to be done after a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// Go on.
+    Continue,
+    /// Write the replies, then close.
+    Close,
+}
+
+/// One client's connection.
+pub struct Session {
+    region: Arc<Region>,
+    stream: TcpStream,
+    client: Arc<Client>,
+    input: BytesMut,
+    output: Vec<u8>,
+    parser: Parser,
+    limits: Limits,
+    scratch: Scratch,
+    protocol: Protocol,
+    database: u8,
+    authenticated: bool,
+    transaction: Option<Transaction>,
+    watched: Vec<execute::Watched>,
+    /// The replies so far must wait for the log up to here.
+    wait_for: u64,
+    /// `CLIENT REPLY OFF`.
+    silent: bool,
+    /// `CLIENT REPLY SKIP`: 2 from the command on, 1 for the one to be skipped.
+    skip: u8,
+    opened: Instant,
+    counts: [u64; Family::ALL.len()],
+}
+
+/// Accepts connections until the region drains. Returns when all of them have ended.
+pub async fn listen(region: Arc<Region>, listener: TcpListener) {
+    let mut sessions = tokio::task::JoinSet::new();
+    let drained = region.drain.notified();
+    tokio::pin!(drained);
+    drained.as_mut().enable();
+    while !region.is_draining() {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut drained => break,
+            Some(_) = sessions.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                admit(&region, stream, address, &mut sessions);
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: others must end first.
+                tracing::warn!(%error, "cannot accept a client");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+    drop(listener);
+    while sessions.join_next().await.is_some() {}
+}
+
+fn admit(
+    region: &Arc<Region>,
+    stream: TcpStream,
+    address: SocketAddr,
+    sessions: &mut tokio::task::JoinSet<()>,
+) {
+    let Ok(local) = stream.local_addr() else { return };
+    let _ = stream.set_nodelay(true);
+    let max = region.settings().limits.max_clients;
+    match region.clients().enter(address, local, max) {
+        Ok(present) => {
+            let region = Arc::clone(region);
+            sessions.spawn(async move {
+                serve(region, stream, address, Arc::clone(&present.client)).await;
+            });
+        }
+        Err(refusal) => {
+            region.metrics().client_errors.with_label_values(&["refused"]).inc();
+            let _ = stream.try_write(format!("-{refusal}\r\n").as_bytes());
+        }
+    }
+}
+
+/// Serves one connection until it ends.
+async fn serve(region: Arc<Region>, stream: TcpStream, address: SocketAddr, client: Arc<Client>) {
+    let metrics = Arc::clone(region.metrics());
+    metrics.clients.inc();
+    let mut session = Session::new(region, stream, client);
+    let end = session.run().await;
+    metrics.clients.dec();
+    let reason = match end {
+        End::Left | End::Asked => return,
+        End::Protocol(error) => {
+            if matches!(error, ProtocolError::HttpProbe) {
+                tracing::warn!(%address, "{error}; closed");
+            }
+            "protocol"
+        }
+        End::Limit(reason) => reason,
+        End::Io(error) => {
+            tracing::debug!(%address, %error, "a client's connection failed");
+            "io"
+        }
+        End::Log => "log",
+    };
+    metrics.client_errors.with_label_values(&[reason]).inc();
+}
+
+impl Session {
+    fn new(region: Arc<Region>, stream: TcpStream, client: Arc<Client>) -> Self {
+        let settings = region.settings();
+        let limits = Limits {
+            bulk: usize::try_from(settings.limits.proto_max_bulk_len).unwrap_or(usize::MAX),
+            command: usize::try_from(settings.limits.query_buffer_max).unwrap_or(usize::MAX),
+            ..Limits::default()
+        };
+        let authenticated = settings.auth.is_none();
+        let seed = client.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ region.wall().0;
+        Self {
+            stream,
+            client,
+            input: BytesMut::new(),
+            output: Vec::new(),
+            parser: Parser::new(),
+            limits: if authenticated { limits } else { limits.before_auth() },
+            scratch: Scratch::new(seed),
+            protocol: Protocol::Resp2,
+            database: 0,
+            authenticated,
+            transaction: None,
+            watched: Vec::new(),
+            wait_for: 0,
+            silent: false,
+            skip: 0,
+            opened: Instant::now(),
+            counts: [0; Family::ALL.len()],
+            region,
+        }
+    }
+
+    async fn run(&mut self) -> End {
+        let region = Arc::clone(&self.region);
+        let client = Arc::clone(&self.client);
+        let (drained, killed) = (region.drain.notified(), client.killed());
+        tokio::pin!(drained, killed);
+        // Listening before looking: a shutdown that begins in between is not missed.
+        drained.as_mut().enable();
+        if region.is_draining() {
+            return End::Asked;
+        }
+        loop {
+            let ended = tokio::select! {
+                biased;
+                read = self.read() => read.err(),
+                () = &mut drained => Some(End::Asked),
+                () = &mut killed => Some(End::Asked),
+            };
+            if let Some(end) = ended {
+                return end;
+            }
+            match self.run_pipeline().await {
+                Ok(After::Continue) if region.is_draining() || client.is_killed() => return End::Asked,
+                Ok(After::Continue) => {}
+                Ok(After::Close) => return End::Asked,
+                Err(end) => return end,
+            }
+        }
+    }
+
+    /// Reads what has come, at least something.
+    async fn read(&mut self) -> Result<(), End> {
+        let within = if !self.authenticated {
+            Some(AUTHENTICATE_WITHIN.saturating_sub(self.opened.elapsed()))
+        } else if self.parser.is_mid_command() || !self.input.is_empty() {
+            Some(FINISH_COMMAND_WITHIN)
+        } else {
+            None
+        };
+        self.input.reserve(READ_BYTES.min(self.limits.command));
+        let read = self.stream.read_buf(&mut self.input);
+        let count = match within {
+            Some(within) => timeout(within, read).await.map_err(|_| End::Limit("slow"))?,
+            None => read.await,
+        };
+        match count {
+            Ok(0) => Err(End::Left),
+            Ok(_) => Ok(()),
+            Err(error) => Err(End::Io(error)),
+        }
+    }
+
+    /// Runs every complete command of the input and writes the replies.
+    async fn run_pipeline(&mut self) -> Result<After, End> {
+        let began = Instant::now();
+        let mut first = None;
+        let mut now = self.region.wall();
+        let mut after = After::Continue;
+        let mut input = std::mem::take(&mut self.input);
+        let mut parser = std::mem::take(&mut self.parser);
+        let mut used = 0;
+        while after == After::Continue {
+            let rest = input.get(used..).unwrap_or_default();
+            match parser.parse(rest, &self.limits) {
+                Ok(Parsed::Incomplete { consumed, .. }) => {
+                    used += consumed;
+                    break;
+                }
+                Ok(Parsed::Command { consumed }) => {
+                    let args = parser.args(rest);
+                    if self.region.is_strained() {
+                        self.relieve().await?;
+                        now = self.region.wall();
+                    }
+                    after = self.command(args, now, &mut first).await?;
+                    used += consumed;
+                }
+                Err(error) => {
+                    if !matches!(error, ProtocolError::HttpProbe) {
+                        self.reply().error(&format!("ERR {error}"));
+                        self.flush().await?;
+                    }
+                    return Err(End::Protocol(error));
+                }
+            }
+            if self.output.len() >= WRITE_AT {
+                self.flush().await?;
+                now = self.region.wall();
+            }
+        }
+        input.advance(used);
+        // An empty buffer's memory is found again by the next reserve; a huge one goes.
+        self.input = if input.is_empty() && input.capacity() > KEEP_BUFFER { BytesMut::new() } else { input };
+        self.parser = parser;
+        self.flush().await?;
+        self.count(first, began);
+        Ok(after)
+    }
+
+    fn count(&mut self, first: Option<Family>, began: Instant) {
+        let metrics = self.region.metrics();
+        for (count, counter) in self.counts.iter_mut().zip(&metrics.commands) {
+            if *count > 0 {
+                counter.inc_by(std::mem::take(count));
+            }
+        }
+        if let Some(histogram) = first.and_then(|family| metrics.command_seconds.get(family as usize)) {
+            histogram.observe(began.elapsed().as_secs_f64());
+        }
+    }
+
+    async fn relieve(&mut self) -> Result<(), End> {
+        // What waits here has seen nothing yet: let earlier replies go first.
+        self.flush().await?;
+        let region = Arc::clone(&self.region);
+        if region.wait_for_relief().await.is_err() {
+            return Err(End::Limit("strained"));
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self) -> Reply<'_> {
+        Reply::new(&mut self.output, self.protocol)
+    }
+
+    /// Writes the replies once what they show is durable.
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let wait_for = std::mem::take(&mut self.wait_for);
+        if self.region.must_wait(wait_for) && self.region.wait_durable(wait_for).await.is_err() {
+            return Err(End::Log);
+        }
+        if !self.authenticated && self.output.len() > UNAUTHENTICATED_OUTPUT {
+            return Err(End::Limit("unauthenticated"));
+        }
+        if self.output.len() as u64 > self.region.settings().limits.client_output_max {
+            return Err(End::Limit("output"));
+        }
+        let within = if self.authenticated { READ_REPLIES_WITHIN } else { AUTHENTICATE_WITHIN };
+        // Most replies go out at once; only then is a timer worth its cost.
+        let sent = match self.stream.try_write(&self.output) {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(End::Io(error)),
+        };
+        if let Some(rest) = self.output.get(sent..).filter(|rest| !rest.is_empty()) {
+            match timeout(within, self.stream.write_all(rest)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(End::Io(error)),
+                Err(_) => return Err(End::Limit("unread")),
+            }
+        }
+        self.output.clear();
+        self.output.shrink_to(KEEP_BUFFER);
+        Ok(())
+    }
+
+    async fn command(
+        &mut self,
+        args: Args<'_>,
+        now: WallMs,
+        first: &mut Option<Family>,
+    ) -> Result<After, End> {
+        let start = self.output.len();
+        let after = self.dispatch(args, now, first).await?;
+        if self.skip == 1 || self.silent {
+            self.output.truncate(start);
+        }
+        self.skip = self.skip.saturating_sub(1);
+        Ok(after)
+    }
+
+    async fn dispatch(
+        &mut self,
+        args: Args<'_>,
+        now: WallMs,
+        first: &mut Option<Family>,
+    ) -> Result<After, End> {
+        let name = args.first().unwrap_or_default();
+        let Some(command) = find(name) else {
+            if is_http(name) {
+                return Err(End::Protocol(ProtocolError::HttpProbe));
+            }
+            self.refuse(&unknown(args));
+            return Ok(After::Continue);
+        };
+        first.get_or_insert(command.family);
+        if let Some(count) = self.counts.get_mut(command.family as usize) {
+            *count += 1;
+        }
+        if !command.accepts(args.len()) {
+            self.refuse(&format!("ERR wrong number of arguments for '{}' command", command.name));
+            return Ok(After::Continue);
+        }
+        if !self.authenticated && !command.flags.has(Flags::NO_AUTH) {
+            self.refuse("NOAUTH Authentication required.");
+            return Ok(After::Continue);
+        }
+        if self.transaction.is_some() && !transaction::runs_at_once(command) {
+            self.queue(command, args);
+            return Ok(After::Continue);
+        }
+        if command.flags.has(Flags::SESSION) {
+            return self.control(command, args, now).await;
+        }
+        if command.flags.has(Flags::WALK) {
+            self.walk(command, args, now).await;
+            return Ok(After::Continue);
+        }
+        let mut reply = Reply::new(&mut self.output, self.protocol);
+        let ran =
+            execute::run(&self.region, &mut self.scratch, command, args, self.database, now, &mut reply);
+        self.wait_for = self.wait_for.max(ran.wait_for);
+        Ok(After::Continue)
+    }
+
+    /// Answers with an error; inside `MULTI` the transaction is lost.
+    fn refuse(&mut self, text: &str) {
+        self.reply().error(text);
+        if let Some(transaction) = &mut self.transaction {
+            transaction.spoil();
+        }
+    }
+
+    async fn walk(&mut self, command: &'static Command, args: Args<'_>, now: WallMs) {
+        let region = Arc::clone(&self.region);
+        let start = self.output.len();
+        // What a walk shows may be as young as the log's end.
+        self.wait_for = self.wait_for.max(region.sequencer().position().1.0);
+        let mut reply = Reply::new(&mut self.output, self.protocol);
+        let outcome = crate::command::walk(&region, command, args, self.database, now, &mut reply).await;
+        if let Err(error) = outcome {
+            reply.truncate(start);
+            reply.error(&error.to_string());
+        }
+    }
+}
+
+/// Words that only browsers send first (CVE-2016-10517).
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}
+
+/// Redis' text for a command that is not there.
+fn unknown(args: Args<'_>) -> String {
+    const SHOWN: usize = 128;
+    let clip = |word: &[u8]| {
+        let word = word.get(..SHOWN).unwrap_or(word);
+        String::from_utf8_lossy(word).replace(['\r', '\n'], " ")
+    };
+    let mut text = format!(
+        "ERR unknown command '{}', with args beginning with: ",
+        clip(args.first().unwrap_or_default())
+    );
+    let mut listed = 0;
+    for arg in args.tail(1).iter() {
+        if listed >= SHOWN {
+            break;
+        }
+        let word = clip(arg.get(..SHOWN - listed).unwrap_or(arg));
+        listed += word.len();
+        text.push_str(&format!("'{word}' "));
+    }
+    text
+}
