@@ -43,6 +43,7 @@ pub struct Delivery<B> {
     pending_bytes: usize,
     pending_bytes_max: usize,
     causal_waits: u64,
+    delivered: u64,
     refused: u64,
     duplicates: BTreeMap<RegionId, u64>,
 }
@@ -58,6 +59,7 @@ impl<B: AsRef<[u8]>> Delivery<B> {
             pending_bytes: 0,
             pending_bytes_max,
             causal_waits: 0,
+            delivered: 0,
             refused: 0,
             duplicates: BTreeMap::new(),
         }
@@ -120,6 +122,7 @@ impl<B: AsRef<[u8]>> Delivery<B> {
     fn admit(&mut self, op: Op<B>, deliver: &mut impl FnMut(Op<B>)) {
         let key = (op.header.dot.actor, op.header.dot.counter);
         raise(&mut self.admitted, key.0, key.1);
+        self.delivered += 1;
         deliver(op);
         if !self.waiting.is_empty() {
             self.release(key, deliver);
@@ -149,8 +152,17 @@ impl<B: AsRef<[u8]>> Delivery<B> {
         let Some(op) = self.pending.remove(&key) else { return };
         self.pending_bytes = self.pending_bytes.saturating_sub(Self::cost(&op));
         raise(&mut self.admitted, key.0, key.1);
+        self.delivered += 1;
         deliver(op);
         reached.push(key);
+    }
+
+    /// Drops all held ops. Nothing is lost as long as every subscription is then taken up anew from
+    /// the admitted vector: what a sender still has, it sends again.
+    pub fn forget_held(&mut self) {
+        self.pending.clear();
+        self.waiting.clear();
+        self.pending_bytes = 0;
     }
 
     fn cost(op: &Op<B>) -> usize {
@@ -176,6 +188,12 @@ impl<B: AsRef<[u8]>> Delivery<B> {
         counts
     }
 
+    /// The last held op of each origin of `region`.
+    pub fn held_of(&self, region: RegionId) -> VersionVector {
+        let held = self.pending.keys().filter(|(origin, _)| origin.region() == region);
+        held.map(|(origin, sequence)| Dot::new(*origin, *sequence)).collect()
+    }
+
     /// What held ops wait for, the least first.
     pub fn missing(&self) -> impl Iterator<Item = Dot> + '_ {
         self.waiting.keys().map(|(origin, sequence)| Dot::new(*origin, *sequence))
@@ -189,6 +207,11 @@ impl<B: AsRef<[u8]>> Delivery<B> {
     /// How many ops had to wait so far. On a ring or a star this stays zero.
     pub fn causal_waits(&self) -> u64 {
         self.causal_waits
+    }
+
+    /// How many ops were handed out so far.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
     }
 
     /// How many ops were refused for lack of room so far.

@@ -86,6 +86,9 @@ pub struct Hello {
     pub policy_digest: u64,
     /// Everything applied. Not an acknowledgement.
     pub applied: VersionVector,
+    /// Of the receiver's own origins, the last op held but not applied yet: with `applied`, all
+    /// that the sender has ever heard of the receiver.
+    pub held: VersionVector,
 }
 
 /// Why a subscription is refused.

@@ -63,6 +63,7 @@ pub struct Replica<B> {
     holders: BTreeMap<RegionId, Holders>,
     next_subscription: u64,
     amnesiac: bool,
+    forget_held_at: Option<MonoMs>,
     effects: VecDeque<Effect<B>>,
 }
 
@@ -84,6 +85,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
             holders: BTreeMap::new(),
             next_subscription: 1,
             amnesiac: false,
+            forget_held_at: None,
             effects: VecDeque::new(),
         }
     }
@@ -130,6 +132,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
             topology_digest: self.settings.topology_digest,
             policy_digest: self.settings.policy_digest,
             applied: self.delivery.admitted().clone(),
+            held: self.delivery.held_of(peer),
         };
         self.send(peer, Control::Hello(Box::new(hello)));
     }
@@ -199,6 +202,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
             return;
         }
         self.heard(now, peer);
+        let before = self.delivery.delivered();
         for op in ops {
             let Some(Link { intake: Intake::Open { id, last_batch, .. }, .. }) = self.links.get_mut(&peer)
             else {
@@ -211,6 +215,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
             self.receive(now, wall, peer, op);
         }
         self.resume_if_drained(now);
+        if self.delivery.delivered() > before {
+            self.hurry_probes(now);
+        }
     }
 
     /// Everything up to `durable` is safe on disk here.
@@ -235,12 +242,14 @@ impl<B: AsRef<[u8]>> Replica<B> {
         self.oldest = oldest;
     }
 
-    /// This region goes on as `origin`. All links were closed when the need for it was found;
-    /// connections made from now on present the new identity.
-    pub fn handle_reincarnated(&mut self, origin: Origin) {
+    /// This region goes on as `origin`, having applied `applied`: local ops given out under the
+    /// former origin up to the change are not to be taken from peers again. All links were closed
+    /// when the need for it was found; connections made from now on present the new identity.
+    pub fn handle_reincarnated(&mut self, origin: Origin, applied: &VersionVector) {
         self.end(GoodbyeReason::NewIncarnation);
+        self.handle_local(applied.get(&self.origin), Hlc::default());
         self.origin = origin;
-        self.own_sequence = self.delivery.admitted().get(&origin);
+        self.own_sequence = applied.get(&origin);
         self.amnesiac = false;
     }
 
@@ -277,12 +286,25 @@ impl<B: AsRef<[u8]>> Replica<B> {
         for peer in peers {
             self.link_timeout(now, wall, peer);
         }
+        if self.delivery.pending_ops() == 0 {
+            self.forget_held_at = None;
+        }
+        if self.forget_held_at.is_some_and(|at| at <= now) {
+            self.forget_held_at = None;
+            self.delivery.forget_held();
+            let peers: Vec<RegionId> = self.links.keys().copied().collect();
+            for peer in peers {
+                self.unsubscribe(peer);
+                self.subscribe(now, peer, false);
+            }
+        }
         self.resume_if_drained(now);
     }
 
     /// When [`Replica::handle_timeout`] has to be called at the latest.
     pub fn poll_timeout(&self) -> Option<MonoMs> {
-        self.links.values().flat_map(|link| self.deadlines(link)).flatten().min()
+        let links = self.links.values().flat_map(|link| self.deadlines(link)).flatten();
+        links.chain(self.forget_held_at).min()
     }
 
     fn deadlines(&self, link: &Link) -> [Option<MonoMs>; 4] {
@@ -291,7 +313,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
         let intake = match link.intake {
             Intake::Held { retry_at, .. } => Some(retry_at),
-            Intake::Open { dropped: true, last_batch, .. } => Some(last_batch.after(self.settings.retry_ms)),
+            Intake::Open { dropped: true, last_batch, .. } => {
+                Some(last_batch.after(self.settings.retry_ms / 10))
+            }
             _ => None,
         };
         let silence = (!link.silent).then(|| link.last_heard.after(self.settings.heal_after_ms));
@@ -322,7 +346,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
                 self.subscribe(now, peer, hold == Hold::PendingFull);
             }
             Intake::Open { dropped: true, last_batch, .. }
-                if now.since(last_batch) >= self.settings.retry_ms =>
+                if now.since(last_batch) >= self.settings.retry_ms / 10 =>
             {
                 self.hold(now, peer, Hold::PendingFull);
             }
@@ -356,11 +380,15 @@ impl<B: AsRef<[u8]>> Replica<B> {
             self.close(peer, reason);
             return;
         }
-        if !self.believes(peer, &hello.applied) {
+        if !self.believes(peer, &hello.applied) || !self.believes(peer, &hello.held) {
             return;
         }
         match self.holders.entry(peer).or_default().present(hello.origin, hello.boot) {
             Holder::Fine => {}
+            Holder::Restarted if self.delivery.pending_ops() > 0 => {
+                self.forget_held_at = Some(now.after(self.settings.forget_held_ms));
+            }
+            Holder::Restarted => {}
             Holder::FirstIsBack => self.effects.push_back(Effect::Notice(Notice::SecondHolder { peer })),
             Holder::Second => {
                 self.effects.push_back(Effect::Notice(Notice::SecondHolder { peer }));
@@ -526,6 +554,20 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
     }
 
+    /// Something moved while memory is full: what other links wait for may be there soon.
+    fn hurry_probes(&mut self, now: MonoMs) {
+        if self.delivery.is_drained() {
+            return;
+        }
+        let soon = now.after(self.settings.retry_ms / 10);
+        for link in self.links.values_mut() {
+            link.reset_probe();
+            if let Intake::Held { hold: Hold::PendingFull, retry_at } = &mut link.intake {
+                *retry_at = (*retry_at).min(soon);
+            }
+        }
+    }
+
     fn subscribe(&mut self, now: MonoMs, peer: RegionId, skimming: bool) {
         let Some(regions) = self.routes.feeders.get(&peer).cloned() else { return };
         let Some(link) = self.links.get_mut(&peer).filter(|link| link.greeted.is_some()) else { return };
@@ -603,7 +645,8 @@ impl<B: AsRef<[u8]>> Replica<B> {
 
     /// Neighbours that have not said hello since this replica was made. Once it is empty, no
     /// neighbour knows more of our origin than we do: a region that may have been restored from a
-    /// copy has to wait for that before it gives out its first sequence number.
+    /// copy has to wait for that before it gives out its first sequence number (and has to remember
+    /// over restarts that it is still waiting).
     pub fn unconfirmed(&self) -> impl Iterator<Item = RegionId> + '_ {
         let confirmed = |peer: &RegionId| self.holders.get(peer).is_some_and(|h| h.confirmed);
         self.routes.neighbours().into_iter().filter(move |peer| !confirmed(peer))

@@ -57,6 +57,7 @@ fn controls() -> Vec<(&'static str, Control)> {
         topology_digest: 1,
         policy_digest: 2,
         applied: vector(),
+        held: VersionVector::new(),
     };
     let heartbeat = Heartbeat {
         sent: MonoMs(1_000),

@@ -157,6 +157,8 @@ pub(super) struct Holders {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Holder {
     Fine,
+    /// A new process of the peer.
+    Restarted,
     /// This process is a second holder of an identity, and is refused.
     Second,
     /// The first holder came back: the one that took its place is refused from now on.
@@ -184,13 +186,13 @@ impl Holders {
                 self.refused.insert(current.1);
                 return Holder::FirstIsBack;
             }
-            return Holder::Fine;
+            return Holder::Restarted;
         }
         self.former.push(current);
         if self.former.len() > Self::FORMER_MAX {
             self.former.remove(0);
         }
-        Holder::Fine
+        Holder::Restarted
     }
 }
 

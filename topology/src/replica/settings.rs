@@ -25,6 +25,10 @@ pub struct Settings {
     pub retry_ms: u64,
     /// How long a connected peer may take to say hello.
     pub hello_within_ms: u64,
+    /// How long after a restart of a peer ops may still be held that were held then. Two regions
+    /// that lose the tail of their logs together can leave an op with a third whose deps nobody has
+    /// any more; it would be held for ever.
+    pub forget_held_ms: u64,
     /// Bound on the memory of held ops.
     pub pending_bytes_max: usize,
 }
@@ -44,6 +48,7 @@ impl Settings {
             ack_every_ms: 10,
             retry_ms: 1_000,
             hello_within_ms: 10_000,
+            forget_held_ms: 30_000,
             pending_bytes_max: 16 << 20,
         }
     }

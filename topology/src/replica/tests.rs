@@ -35,6 +35,7 @@ fn hello(name: &str, boot: u64) -> Hello {
         topology_digest: 0,
         policy_digest: 0,
         applied: VersionVector::new(),
+        held: VersionVector::new(),
     }
 }
 
@@ -143,7 +144,8 @@ fn r1_a_peer_that_knows_our_later_ops_makes_us_take_a_new_incarnation() {
     eu.handle_connected(NOW, id("us"), 3);
     assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::Ending));
     let second_life = Origin::new(id("eu"), 2);
-    eu.handle_reincarnated(second_life);
+    let applied = knows(3);
+    eu.handle_reincarnated(second_life, &applied);
     let effects = greet(&mut eu, "us", 4, Hello { applied: knows(4), ..hello("us", 1) });
     let (number, from) = subscription(&effects).unwrap();
     assert_eq!(from.get(&origin("eu")), 3);
@@ -284,4 +286,23 @@ fn messages_before_the_hello_close_the_link() {
     eu.handle_connected(NOW, id("us"), 2);
     eu.handle_timeout(NOW.after(10_000), WALL);
     assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::NoHello));
+}
+
+/// Found by the simulator: two regions lose the tails of their logs together, and a third holds an
+/// op of one of them that depends on what both have lost.
+#[test]
+fn an_op_whose_deps_nobody_has_any_more_is_not_held_for_ever() {
+    let mut eu = replica("eu", &["us"], &["us"], &[]);
+    let (number, _) = subscription(&greet(&mut eu, "us", 1, hello("us", 5))).unwrap();
+    eu.handle_batch(NOW, WALL, id("us"), 1, number, [op("us", 1, &[("ap", 1)])]);
+    eu.handle_timeout(NOW.after(100_000), WALL);
+    assert_eq!(eu.delivery().pending_ops(), 1);
+    let reborn = Hello { origin: Origin::new(id("us"), 2), ..hello("us", 6) };
+    greet(&mut eu, "us", 2, reborn);
+    eu.handle_timeout(NOW.after(29_999), WALL);
+    assert_eq!(eu.delivery().pending_ops(), 1, "it may still be saved");
+    drain(&mut eu);
+    eu.handle_timeout(NOW.after(30_000), WALL);
+    assert_eq!(eu.delivery().pending_ops(), 0);
+    assert!(subscription(&drain(&mut eu)).is_some());
 }

@@ -1,0 +1,95 @@
+//! What has to hold in every run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use meridian_conflict::clock::{Dot, Hlc, Origin, VersionVector, covers};
+use meridian_conflict::digest::digest;
+use meridian_conflict::op::Op;
+
+use super::process::{Body, Disk, Objects};
+use super::random::mix;
+
+/// What is known of all ops and clients over a whole run, crashes or not.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// What is in each op that left its region or was safe there.
+    contents: BTreeMap<(Origin, u64), u64>,
+    /// Acknowledged to a client.
+    acknowledged: BTreeSet<(Origin, u64)>,
+    /// By region: the last reading given to an op.
+    clocks: BTreeMap<usize, Hlc>,
+}
+
+fn fingerprint(op: &Op<Body>) -> u64 {
+    let words = op
+        .body
+        .chunks(8)
+        .map(|chunk| chunk.iter().fold(chunk.len() as u64, |word, byte| (word << 8) | u64::from(*byte)));
+    words.fold(mix(op.header.hlc.0), |sum, word| mix(sum ^ word))
+}
+
+impl History {
+    /// A dot stands for one content for ever.
+    pub(super) fn register(&mut self, op: &Op<Body>) -> Result<(), String> {
+        let Dot { actor, counter } = op.header.dot;
+        let found = fingerprint(op);
+        let known = *self.contents.entry((actor, counter)).or_insert(found);
+        if known == found { Ok(()) } else { Err(format!("dot {counter} of {actor} was used twice")) }
+    }
+
+    pub(super) fn acknowledge(&mut self, dot: &Dot) {
+        self.acknowledged.insert((dot.actor, dot.counter));
+    }
+
+    pub(super) fn stamped(&mut self, region: usize, hlc: Hlc) -> Result<(), String> {
+        match self.clocks.insert(region, hlc) {
+            Some(before) if before >= hlc => {
+                Err(format!("clock of region {region} went back from {before:?} to {hlc:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A disk was replaced by an old copy: what was safe there alone is excused, what nobody has
+    /// heard of may be named anew, and the clock may start from the copy.
+    pub(super) fn restored(
+        &mut self,
+        region: usize,
+        disk: &Disk,
+        safe: impl Fn(&Dot) -> bool,
+        heard: impl Fn(&Dot) -> bool,
+    ) {
+        let kept = disk.durable_vector();
+        let lost = |(actor, counter): &(Origin, u64)| {
+            actor.region() == disk.origin.region() && !covers(&kept, &Dot::new(*actor, *counter))
+        };
+        self.acknowledged.retain(|dot| !lost(dot) || safe(&Dot::new(dot.0, dot.1)));
+        self.contents.retain(|dot, _| !lost(dot) || heard(&Dot::new(dot.0, dot.1)));
+        self.clocks.remove(&region);
+    }
+
+    pub(super) fn all_acknowledged_in(&self, region: usize, applied: &VersionVector) -> Result<(), String> {
+        match self.acknowledged.iter().find(|dot| applied.get(&dot.0) < dot.1) {
+            None => Ok(()),
+            Some((origin, n)) => Err(format!("acknowledged op {n} of {origin} is lost in region {region}")),
+        }
+    }
+}
+
+/// Two states have to be the same, to readers and in full.
+pub(super) fn same(what: &str, a: &Objects, b: &Objects, now_ms: u64) -> Result<(), String> {
+    let show = |objects: &Objects| {
+        let digests = objects.iter().map(|((db, key), object)| digest(*db, key, object, now_ms));
+        digests.fold(0u128, u128::wrapping_add)
+    };
+    if show(a) != show(b) {
+        return Err(format!("{what}: what shows differs"));
+    }
+    for key in a.keys().chain(b.keys()) {
+        if a.get(key) != b.get(key) {
+            let name = String::from_utf8_lossy(&key.1).into_owned();
+            return Err(format!("{what}: state of {name} differs:\n{:?}\n{:?}", a.get(key), b.get(key)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! Processes: starts, crashes, clients, flushes, and what their replicas want.
+
+use super::*;
+
+impl World<'_> {
+    pub(super) fn start(&mut self, node: usize) -> Result<(), String> {
+        if self.nodes[node].process.is_some() {
+            return Ok(());
+        }
+        let incarnation = self.random.between(2, u64::from(u32::MAX)) as u32;
+        let (boot, wide) = (self.random.next(), self.routes[node].clone());
+        let always = self.options.sync == Sync::Always;
+        let this = &mut self.nodes[node];
+        let unclean = !this.disk.clean;
+        if unclean && !always && self.mutant != Mutant::IncarnationKept {
+            this.disk.origin = Origin::new(self.ids[node], incarnation);
+            self.report.incarnations += 1;
+        }
+        let (sequencer, objects) = recover(&this.disk, self.mutant)?;
+        let settings = Settings {
+            pending_bytes_max: self.options.pending_bytes_max,
+            ..Settings::new("sim", &this.name, boot)
+        };
+        let replica = Replica::new(settings, wide, this.disk.origin, sequencer.applied().clone());
+        let generation = self.next_number;
+        let mut process = Process::start(generation, &mut this.disk, sequencer, objects, replica);
+        process.serving = !this.restored || !always;
+        this.process = Some(process);
+        self.note(|| format!("start {node}"));
+        self.after(20, 120, Event::Commit { node, generation });
+        Ok(())
+    }
+
+    pub(super) fn crash(&mut self, node: usize, clean: bool, restore: bool) -> Result<(), String> {
+        if restore && self.nodes[node].backup.is_none() {
+            return Ok(());
+        }
+        let Some(process) = self.nodes[node].process.take() else {
+            return Ok(());
+        };
+        self.note(|| format!("{} {node}", if clean { "stop" } else { "crash" }));
+        self.report.crashes += 1;
+        let disk = &mut self.nodes[node].disk;
+        if clean {
+            let mut process = process;
+            let length = disk.log.len();
+            let acknowledged = process.synced(disk, length);
+            disk.clean = true;
+            acknowledged.iter().for_each(|dot| self.history.acknowledge(dot));
+            for op in &self.nodes[node].disk.log {
+                self.history.register(op)?;
+            }
+        } else {
+            disk.crash(process.written, &mut self.random);
+        }
+        let open: Vec<u64> =
+            self.connections.iter().filter(|(_, c)| c.ends.contains(&node)).map(|(n, _)| *n).collect();
+        for connection in open {
+            self.close_side(node, connection, 300);
+        }
+        let mut down = self.random.between(1, 400);
+        if restore {
+            self.restore(node);
+            down += 400;
+        }
+        self.at(self.now + down, Event::Start { node });
+        Ok(())
+    }
+
+    pub(super) fn restore(&mut self, node: usize) {
+        let Some(disk) = self.nodes[node].backup.take() else { return };
+        self.note(|| format!("restore {node}"));
+        self.report.restores += 1;
+        let others =
+            || self.nodes.iter().enumerate().filter(move |(at, _)| *at != node).map(|(_, other)| other);
+        let safe: Vec<VersionVector> = others().map(|other| other.disk.durable_vector()).collect();
+        let heard = |dot: &Dot| {
+            others().any(|other| {
+                other.disk.log.iter().any(|op| op.header.dot == *dot)
+                    || other.process.as_ref().is_some_and(|process| {
+                        let delivery = process.replica.delivery();
+                        covers(delivery.admitted(), dot) || covers(&delivery.held_of(dot.actor.region()), dot)
+                    })
+            })
+        };
+        self.history.restored(node, &disk, |dot| safe.iter().any(|vector| covers(vector, dot)), heard);
+        let this = &mut self.nodes[node];
+        this.disk = Disk { clean: false, ..disk };
+        this.restored = true;
+    }
+
+    pub(super) fn client(&mut self, node: usize) -> Result<(), String> {
+        if self.healed || self.commands_left == 0 {
+            return Ok(());
+        }
+        self.after(1, 2 * self.options.pace_ms, Event::Client { node });
+        let wall = self.wall(node);
+        let unique = self.next_number;
+        let this = &mut self.nodes[node];
+        let Some(process) = &mut this.process else { return Ok(()) };
+        process.serving |= process.replica.unconfirmed().next().is_none();
+        if !process.serving {
+            return Ok(());
+        }
+        this.restored = false;
+        self.commands_left -= 1;
+        let origin = process.sequencer.origin();
+        let body = command(&mut self.random, &process.objects, origin, wall.0, self.options.keys, unique);
+        if body.is_empty() {
+            return Ok(());
+        }
+        let header = process.sequencer.local(wall);
+        self.history.stamped(node, header.hlc)?;
+        let (dot, hlc) = (header.dot, header.hlc);
+        process.apply_local(&mut this.disk, header, &body, self.mutant)?;
+        if self.mutant == Mutant::AcknowledgeBeforeDurable && self.options.sync == Sync::Always {
+            self.history.acknowledge(&dot);
+        }
+        self.report.ops += 1;
+        self.fingerprint(hlc.0 ^ dot.counter);
+        self.note(|| format!("write {dot:?} at {node}"));
+        self.appended(node);
+        Ok(())
+    }
+
+    pub(super) fn appended(&mut self, node: usize) {
+        let Some(process) = &mut self.nodes[node].process else { return };
+        if !std::mem::replace(&mut process.flushing, true) {
+            let generation = process.generation;
+            self.after(1, 3, Event::Flush { node, generation });
+        }
+    }
+
+    pub(super) fn flush(&mut self, node: usize, generation: u64) -> Result<(), String> {
+        let length = self.nodes[node].disk.log.len();
+        let sync = self.options.sync;
+        let Some(process) = self.running(node, generation) else { return Ok(()) };
+        process.written = length;
+        if sync == Sync::Always {
+            self.after(1, 8, Event::Synced { node, generation, upto: Some(length) });
+            if self.mutant != Mutant::ReplicateBeforeDurable {
+                return Ok(());
+            }
+        } else {
+            process.flushing = false;
+            if !std::mem::replace(&mut process.syncing, true) {
+                let (low, high) = if sync == Sync::EverySecond { (150, 150) } else { (300, 1_500) };
+                self.after(low, high, Event::Synced { node, generation, upto: None });
+            }
+        }
+        if self.mutant == Mutant::PeerAckBeforeDurable {
+            let now = MonoMs(self.now);
+            if let Some(process) = self.running(node, generation) {
+                let applied = process.sequencer.applied().clone();
+                process.replica.handle_durable(now, &applied);
+            }
+        }
+        self.pump(node)?;
+        self.drain(node)
+    }
+
+    pub(super) fn synced(&mut self, node: usize, generation: u64, upto: Option<usize>) -> Result<(), String> {
+        let now = MonoMs(self.now);
+        if self.running(node, generation).is_none() {
+            return Ok(());
+        }
+        let this = &mut self.nodes[node];
+        let Some(process) = &mut this.process else { return Ok(()) };
+        let upto = upto.unwrap_or(process.written);
+        let from = this.disk.durable;
+        let acknowledged = process.synced(&mut this.disk, upto);
+        (process.syncing, process.flushing) = (false, false);
+        let durable = process.durable_vector.clone();
+        process.replica.handle_local(process.sequencer.sequence(), process.sequencer.hlc());
+        process.replica.handle_durable(now, &durable);
+        let more = this.disk.log.len() > process.written;
+        for op in this.disk.log.get(from..upto).unwrap_or_default() {
+            self.history.register(op)?;
+        }
+        acknowledged.iter().for_each(|dot| self.history.acknowledge(dot));
+        if more {
+            self.appended(node);
+        }
+        self.pump(node)?;
+        self.drain(node)
+    }
+
+    pub(super) fn commit(&mut self, node: usize, generation: u64) -> Result<(), String> {
+        if self.running(node, generation).is_none() {
+            return Ok(());
+        }
+        let this = &mut self.nodes[node];
+        if let Some(process) = &mut this.process {
+            process.step_commit(&mut this.disk, &mut self.random, self.mutant);
+        }
+        self.after(5, 40, Event::Commit { node, generation });
+        Ok(())
+    }
+
+    pub(super) fn timer(&mut self, node: usize, generation: u64) -> Result<(), String> {
+        let (now, wall) = (MonoMs(self.now), self.wall(node));
+        let Some(process) = self.running(node, generation) else { return Ok(()) };
+        process.timer_at = u64::MAX;
+        process.replica.handle_local(process.sequencer.sequence(), process.sequencer.hlc());
+        process.replica.handle_timeout(now, wall);
+        self.drain(node)
+    }
+
+    /// Carries out what the replica wants.
+    pub(super) fn drain(&mut self, node: usize) -> Result<(), String> {
+        let mut applied = false;
+        while let Some(effect) = self.nodes[node].process.as_mut().and_then(|p| p.replica.poll_effect()) {
+            match effect {
+                Effect::Deliver(op) => {
+                    self.deliver(node, op)?;
+                    applied = true;
+                }
+                Effect::Send { peer: _, session, control } => self.send_control(node, session, &control)?,
+                Effect::StartFeed { peer, session, subscription, mut feed } => {
+                    if self.mutant == Mutant::CursorSurvives
+                        && let Some(cursor) = self.cursors.get(&(node, peer))
+                    {
+                        cursor.iter().for_each(|dot| {
+                            let dot = Dot::new(*dot.actor, dot.counter);
+                            feed.offer(&Header { dot, hlc: Default::default(), deps: Default::default() });
+                        });
+                    }
+                    if let Some(process) = &mut self.nodes[node].process {
+                        process.feeds.insert((peer, session), Running { subscription, feed, at: 0 });
+                    }
+                    self.pump(node)?;
+                }
+                Effect::StopFeed { peer, session, .. } => {
+                    let process = self.nodes[node].process.as_mut();
+                    if let Some(running) = process.and_then(|p| p.feeds.remove(&(peer, session))) {
+                        self.cursors.insert((node, peer), running.feed.cursor().clone());
+                    }
+                }
+                Effect::CloseLink { session, .. } => self.close_side(node, session, 5),
+                Effect::TakeNewIncarnation(amnesia) => self.reincarnate(node, &format!("{amnesia:?}")),
+                Effect::Notice(notice) => {
+                    if let Notice::Held { .. } = notice {
+                        self.report.holds += 1;
+                    }
+                    self.note(|| format!("region {node}: {notice:?}"));
+                }
+            }
+        }
+        if applied {
+            self.appended(node);
+        }
+        self.watch(node)
+    }
+
+    pub(super) fn watch(&mut self, node: usize) -> Result<(), String> {
+        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
+        let delivery = process.replica.delivery();
+        if delivery.pending_bytes() > self.options.pending_bytes_max {
+            return Err(format!("region {node} holds {} bytes", delivery.pending_bytes()));
+        }
+        self.report.most_pending_bytes = self.report.most_pending_bytes.max(delivery.pending_bytes());
+        let waits = delivery.causal_waits();
+        self.report.causal_waits = self.report.causal_waits.max(waits);
+        if waits > 0 && self.options.never_waits() && self.mutant == Mutant::None {
+            return Err(format!("an op waited in a {:?}", self.options.shape));
+        }
+        if let Some(MonoMs(at)) = process.replica.poll_timeout()
+            && at < process.timer_at
+        {
+            process.timer_at = at;
+            let generation = process.generation;
+            self.at(at, Event::Timer { node, generation });
+        }
+        Ok(())
+    }
+
+    pub(super) fn deliver(&mut self, node: usize, mut op: Op<Body>) -> Result<(), String> {
+        let key = (op.header.dot.actor, op.header.dot.counter);
+        if self.mutant == Mutant::NoCausalGate
+            && let Some(header) = self.headers.get(&key)
+        {
+            op.header = header.clone();
+        }
+        self.history.register(&op)?;
+        self.fingerprint(mix(key.0.0 ^ key.1) ^ node as u64);
+        self.note(|| format!("apply {:?} at {node}", op.header.dot));
+        let this = &mut self.nodes[node];
+        match &mut this.process {
+            Some(process) => process.apply_remote(&mut this.disk, op, self.mutant),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn reincarnate(&mut self, node: usize, why: &str) {
+        let incarnation = self.random.between(2, u64::from(u32::MAX)) as u32;
+        let origin = Origin::new(self.ids[node], incarnation);
+        self.note(|| format!("region {node} takes a new incarnation: {why}"));
+        self.report.amnesia += 1;
+        let this = &mut self.nodes[node];
+        this.disk.origin = origin;
+        if let Some(process) = &mut this.process {
+            process.sequencer.reincarnate(origin);
+            process.replica.handle_reincarnated(origin, process.sequencer.applied());
+        }
+    }
+}
