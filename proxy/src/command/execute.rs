@@ -138,31 +138,29 @@ fn try_run(
         _ => region.keyspace().lock_loaded(&keys, region.log().durable_lsn().0)?,
     };
     scratch.body.clear();
+    let origin = region.origin();
     let mut context = Context {
         region,
         locked: &mut locked,
         body: &mut scratch.body,
         database,
         now_ms: now.0,
-        origin: region.origin(),
+        origin,
         random: scratch.random,
     };
     let outcome = (command.handler)(&mut context, args, reply);
     scratch.random = context.random;
     outcome?;
-    let mut ran = Ran { wait_for: last_change(&locked, &keys), wrote: None };
-    if writes && !scratch.body.is_empty() {
-        let body = scratch.body.body();
-        locked.mark_body_dirty(body)?;
-        let place = region.sequencer().local(now, body)?;
-        locked.apply_body(body, place.stamp, Seen::All, place.lsn.0)?;
-        ran = Ran { wait_for: place.lsn.0 + 1, wrote: Some(place.lsn.0) };
+    if !writes || scratch.body.is_empty() {
+        return Ok(Ran { wait_for: last_change(&locked, &keys), wrote: None });
     }
+    let body = scratch.body.body();
+    locked.mark_body_dirty(body)?;
+    let place = region.sequencer().local(origin, now, body)?;
+    locked.apply_body(body, place.stamp, Seen::All, place.lsn.0)?;
     drop(locked);
-    if ran.wrote.is_some() {
-        region.log().wake();
-    }
-    Ok(ran)
+    region.log().wake();
+    Ok(Ran { wait_for: place.lsn.0 + 1, wrote: Some(place.lsn.0) })
 }
 
 /// What a read of these keys has to wait for: one past the last change.
@@ -247,6 +245,7 @@ fn run_queue(
     reply: &mut Reply<'_>,
 ) -> Result<Ran, CommandError> {
     scratch.body.clear();
+    let origin = region.origin();
     reply.array(queue.len());
     let mut held = None;
     for queued in queue {
@@ -257,7 +256,7 @@ fn run_queue(
             body: &mut scratch.body,
             database: queued.database,
             now_ms: now.0,
-            origin: region.origin(),
+            origin,
             random: scratch.random,
         };
         let mut outcome = (queued.command.handler)(&mut context, queued.args.args(), reply);
@@ -275,7 +274,10 @@ fn run_queue(
         let Some(new) = scratch.body.body().get(done..).filter(|new| !new.is_empty()) else { continue };
         // The order is held from the first effect on: later commands see it under its final stamp,
         // and the position of a store commit cannot fall between op and keys.
-        let order = held.get_or_insert_with(|| region.sequencer().hold());
+        let order = match &mut held {
+            Some(order) => order,
+            None => held.insert(region.sequencer().hold(origin)?),
+        };
         let stamp = order.stamp(now);
         let lsn = order.next_lsn().0;
         locked.mark_body_dirty(new)?;
