@@ -6,7 +6,6 @@ use meridian_conflict::op::BodyBuilder;
 use meridian_topology::time::WallMs;
 use smallvec::SmallVec;
 
-use super::table::KeyArgs;
 use super::{Command, CommandError, Context, Keys};
 use crate::keyspace::{KeyRef, Locked};
 use crate::oplog::LogHealth;
@@ -64,10 +63,6 @@ pub struct Ran {
     pub wrote: Option<u64>,
 }
 
-fn check_names(keys: &KeyArgs<'_>) -> Result<(), CommandError> {
-    keys.iter().try_for_each(|key| check_element(key))
-}
-
 /// Whether a key, field or member is short enough to be written. For handlers, before the first edit.
 ///
 /// # Errors
@@ -77,6 +72,22 @@ pub fn check_element(name: &[u8]) -> Result<(), CommandError> {
         return Err(CommandError::NameTooLong { length: name.len(), limit: NAME_MAX });
     }
     Ok(())
+}
+
+/// The keys that a command names, in their databases.
+fn keys_of<'a>(
+    command: &Command,
+    args: Args<'a>,
+    database: u8,
+) -> Result<SmallVec<[KeyRef<'a>; 4]>, CommandError> {
+    let keys: SmallVec<[KeyRef<'a>; 4]> = match command.keys {
+        Keys::Elsewhere(find) => {
+            find(args, database).into_iter().map(|(database, key)| KeyRef::new(database, key)).collect()
+        }
+        keys => keys.of(args).into_iter().map(|key| KeyRef::new(database, key)).collect(),
+    };
+    keys.iter().try_for_each(|key| check_element(key.key))?;
+    Ok(keys)
 }
 
 /// Whether a write may begin.
@@ -129,9 +140,7 @@ fn try_run(
     if writes {
         check_writable(region)?;
     }
-    let names = command.keys.of(args);
-    check_names(&names)?;
-    let keys: SmallVec<[KeyRef<'_>; 4]> = names.iter().map(|key| KeyRef::new(database, key)).collect();
+    let keys = keys_of(command, args, database)?;
     let mut locked = match command.keys {
         Keys::All => region.keyspace().lock_all(),
         Keys::None => region.keyspace().lock(&[]),
@@ -210,9 +219,7 @@ pub fn run_transaction(
     }
     let mut keys: Vec<KeyRef<'_>> = watched.iter().map(|w| KeyRef::new(w.database, &w.key)).collect();
     for queued in queue {
-        let names = queued.command.keys.of(queued.args.args());
-        check_names(&names)?;
-        keys.extend(names.iter().map(|key| KeyRef::new(queued.database, key)));
+        keys.extend(keys_of(queued.command, queued.args.args(), queued.database)?);
     }
     let mut locked = if queue.iter().any(|queued| matches!(queued.command.keys, Keys::All)) {
         region.keyspace().lock_all_loaded(&keys, region.log().durable_lsn().0)?
