@@ -3,7 +3,9 @@
 //! `meridian-conflict` says what wins, `meridian-topology` says how operations travel; this crate
 //! speaks RESP to applications, keeps the op log and the embedded store, and carries ops over QUIC.
 
+pub mod admin;
 pub mod cert;
+pub mod cli;
 pub mod command;
 pub mod config;
 pub mod keyspace;

@@ -1,6 +1,7 @@
 //! Metrics of one region, under the names that `README.md` and the tests promise. Children are
 //! resolved once: nothing here looks a label up on a hot path.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
@@ -12,9 +13,13 @@ use prometheus::{
 use crate::command::Family;
 use crate::keyspace::locked::PlacedConflict;
 
+/// What every name begins with.
+const PREFIX: &str = "meridian";
+
 /// The metrics of one region.
 pub struct Metrics {
     registry: Registry,
+    names: Vec<String>,
     /// `commands_total{family}`, by [`Family`].
     pub commands: Vec<IntCounter>,
     /// `command_seconds{family}`, by [`Family`]: one observation per pipeline of a family's first command.
@@ -85,7 +90,8 @@ impl Metrics {
     /// # Errors
     /// When a name is registered twice, which a test would have shown.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let build = Builder { registry: Registry::new_custom(Some("meridian".into()), None)? };
+        let build =
+            Builder { registry: Registry::new_custom(Some(PREFIX.into()), None)?, names: RefCell::default() };
         let commands = build.counters("commands_total", "Commands run.", &["family"])?;
         let command_seconds = build.histograms(
             "command_seconds",
@@ -188,6 +194,7 @@ impl Metrics {
                 &["reason"],
             )?,
             registry: build.registry,
+            names: build.names.into_inner(),
         })
     }
 
@@ -217,6 +224,12 @@ impl Metrics {
         self.conflict_children.lock().iter().map(|(labels, count)| (*labels, count.get())).collect()
     }
 
+    /// The names of all metrics of the region, prefix included, whether or not they have samples yet.
+    /// What the process collector adds is not among them.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// Everything in Prometheus' text format.
     ///
     /// # Errors
@@ -230,6 +243,7 @@ impl Metrics {
 
 struct Builder {
     registry: Registry,
+    names: RefCell<Vec<String>>,
 }
 
 impl Builder {
@@ -238,6 +252,8 @@ impl Builder {
         metric: M,
     ) -> Result<M, prometheus::Error> {
         self.registry.register(Box::new(metric.clone()))?;
+        let names = metric.desc().into_iter().map(|desc| format!("{PREFIX}_{}", desc.fq_name));
+        self.names.borrow_mut().extend(names);
         Ok(metric)
     }
 

@@ -348,6 +348,11 @@ impl<M: Mark> Log<M> {
         self.shared.segments.index.lock().iter().map(|s| s.bytes).sum()
     }
 
+    /// Bytes of recent batches in memory.
+    pub fn tail_cache_bytes(&self) -> usize {
+        self.shared.ring.lock().bytes()
+    }
+
     /// Removes the segments whose records all lie below `lsn`, never the one being written. Blocks on the disk.
     /// Returns how many went.
     pub fn truncate_below(&self, lsn: Lsn) -> Result<usize, LogError> {

@@ -101,6 +101,10 @@ impl Ring {
         Self { batches: VecDeque::new(), arena: BytesMut::new(), bytes: 0, limit }
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn push(&mut self, start: Lsn, batch: &[u8]) {
         if batch.len() > self.limit {
             self.batches.clear();

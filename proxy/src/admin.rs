@@ -1,0 +1,154 @@
+//! The admin server: what a region tells operators and Prometheus over HTTP. Nothing here changes
+//! anything.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/healthz` | 200 while the process runs: restart it when this fails |
+//! | `/readyz` | 200 when the region can take writes, else 503 with the reasons |
+//! | `/metrics` | Prometheus' text format |
+//! | `/status` | [`status::Status`] as JSON |
+
+mod guard;
+mod sample;
+pub mod status;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::oplog::LogHealth;
+use crate::region::Region;
+use crate::service::LinkStates;
+
+/// How long open connections may take to end once the server stops.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// What the pages are made from.
+#[derive(Clone)]
+pub struct View {
+    region: Arc<Region>,
+    links: LinkStates,
+    cert_not_after: Option<SystemTime>,
+}
+
+impl View {
+    /// A view of a region, its links and the end of its certificate.
+    pub fn new(region: Arc<Region>, links: LinkStates, cert_not_after: Option<SystemTime>) -> Self {
+        Self { region, links, cert_not_after }
+    }
+
+    /// Why the region should get no traffic now; empty if it should.
+    pub fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.region.is_draining() {
+            reasons.push("draining: the region is being stopped".to_owned());
+        }
+        match self.region.log().health() {
+            LogHealth::Ok => {}
+            LogHealth::Full => reasons.push("log: the disk is full".to_owned()),
+            LogHealth::Failed => reasons.push("log: writing failed; restart to recover".to_owned()),
+            LogHealth::Closed => reasons.push("log: closed".to_owned()),
+        }
+        if self.region.committer().has_failed() {
+            reasons.push("store: commits fail".to_owned());
+        }
+        reasons
+    }
+}
+
+/// The running server.
+#[derive(Debug)]
+pub struct Server {
+    address: Option<SocketAddr>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Serves on `listener`. Must be called within a tokio runtime.
+    pub fn start(listener: TcpListener, view: View) -> Self {
+        let address = listener.local_addr().ok();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let serve = axum::serve(guard::Guarded::new(listener), router(view));
+            let told = async move {
+                // A dropped sender means the same.
+                let _ = stopped.await;
+            };
+            // Does not fail: errors belong to single connections.
+            let _ = serve.with_graceful_shutdown(told).await;
+        });
+        Self { address, stop, task }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Ends it.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(());
+        if tokio::time::timeout(GRACE, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+    }
+}
+
+fn router(view: View) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .route("/conflicts", get(conflicts))
+        .fallback(not_found)
+        .with_state(view)
+}
+
+async fn readyz(State(view): State<View>) -> Response {
+    let reasons = view.not_ready();
+    let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
+}
+
+async fn metrics(State(view): State<View>) -> Response {
+    sample::take(&view);
+    match view.region.metrics().render() {
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+        }
+        Err(error) => failed(&error.to_string()),
+    }
+}
+
+async fn status(State(view): State<View>) -> Response {
+    Json(status::Status::of(&view)).into_response()
+}
+
+async fn conflicts() -> Response {
+    let error = "the conflict inbox is not available in this version; /status counts conflicts by label";
+    (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
+}
+
+async fn not_found() -> Response {
+    let pages = ["/healthz", "/readyz", "/metrics", "/status"];
+    (StatusCode::NOT_FOUND, Json(json!({ "error": "no such page", "pages": pages }))).into_response()
+}
+
+fn failed(error: &str) -> Response {
+    tracing::error!(error, "cannot answer an admin request");
+    (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error }))).into_response()
+}

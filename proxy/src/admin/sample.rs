@@ -1,0 +1,50 @@
+//! Gauges that nobody keeps up to date: they are read where they live when somebody asks.
+
+use std::time::SystemTime;
+
+use super::View;
+use super::status::{Names, seconds_until};
+
+/// Sets every sampled gauge.
+pub(super) fn take(view: &View) {
+    let (region, metrics) = (&view.region, view.region.metrics());
+    metrics.oplog_bytes.set(gauge(region.log().total_bytes()));
+    metrics.store_lag_ops.set(gauge(region.keyspace().dirty_objects()));
+
+    let figures = region.keyspace().store().metrics();
+    for (part, bytes) in [
+        ("objects", region.keyspace().memory_bytes()),
+        ("tail", region.log().tail_cache_bytes() as u64),
+        ("log_buffer", region.sequencer().end().since(region.log().written_lsn())),
+        ("store_cache", figures.cache_bytes),
+        ("store_write_buffer", figures.write_buffer_bytes),
+    ] {
+        metrics.memory_bytes.with_label_values(&[part]).set(gauge(bytes));
+    }
+
+    let names = Names::of(region.settings());
+    for dot in region.sequencer().applied().iter() {
+        let origin = names.origin(*dot.actor);
+        metrics.applied_sequence.with_label_values(&[&origin]).set(gauge(dot.counter));
+    }
+    if let Some(end) = view.cert_not_after {
+        metrics.cert_expiry.set(seconds_until(end, SystemTime::now()));
+    }
+    links(view);
+}
+
+fn links(view: &View) {
+    let metrics = view.region.metrics();
+    for (peer, link) in view.links.lock().iter() {
+        let peer = &[peer.as_str()];
+        metrics.link_up.with_label_values(peer).set(i64::from(link.connected));
+        metrics.unacked_ops.with_label_values(peer).set(gauge(link.unacked_ops));
+        if let Some(rtt_ms) = link.rtt_ms {
+            metrics.link_rtt.with_label_values(peer).set(rtt_ms / 1e3);
+        }
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,338 @@
+//! The document at `/status`: made here, read by `meridian status`. Fields are added, never renamed;
+//! a reader takes what it knows and defaults the rest, so versions may differ.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use meridian_conflict::clock::{Origin, RegionId};
+use serde::{Deserialize, Serialize};
+
+use super::View;
+use crate::config::settings::{LogSync, Role, Settings};
+use crate::keyspace::DATABASES;
+use crate::region::Region;
+use crate::service::LinkState;
+
+/// A certificate that ends sooner than this is warned of.
+const CERT_WARNING: Duration = Duration::from_secs(30 * 86_400);
+
+/// What a region knows of itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The region's name.
+    pub region: String,
+    /// The origin of local ops: the region's name and, in hexadecimal, its incarnation.
+    pub origin: String,
+    /// The incarnation as a number, as `MERIDIAN.VECTOR` tells it.
+    pub incarnation: u32,
+    /// The program's version.
+    pub version: String,
+    /// Seconds since the region was opened.
+    pub uptime_seconds: u64,
+    /// `leader` or `follower`.
+    pub role: String,
+    /// Whether it can take writes: as `/readyz`.
+    pub ready: bool,
+    /// Why not.
+    pub not_ready: Vec<String>,
+    /// How it is joined to the others.
+    pub topology: TopologyStatus,
+    /// The applied vector.
+    pub applied: Vec<Applied>,
+    /// The op log.
+    pub log: LogStatus,
+    /// The embedded store and the objects in memory.
+    pub store: StoreStatus,
+    /// Client connections.
+    pub clients: i64,
+    /// One for each neighbour.
+    pub links: Vec<LinkState>,
+    /// Conflicts since the start, by their labels.
+    pub conflicts_total: Vec<ConflictCount>,
+    /// What the start found on disk.
+    pub recovered: Recovered,
+    /// In what neighbours' configurations differ.
+    pub config_mismatches: Vec<Mismatch>,
+    /// What somebody should look at.
+    pub warnings: Vec<String>,
+}
+
+/// How a region is joined to the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TopologyStatus {
+    /// The shape for people: `ring eu -> us -> eu`.
+    pub shape: String,
+    /// The number by which regions compare topologies, in hexadecimal.
+    pub digest: String,
+    /// For each other region, the neighbour that feeds its ops to this one while all are up.
+    pub routes: BTreeMap<String, String>,
+}
+
+/// How far an origin's ops are applied here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Applied {
+    /// The origin: region and incarnation.
+    pub origin: String,
+    /// Its region's name, or number if no region of that name is configured.
+    pub region: String,
+    /// Which life of it.
+    pub incarnation: u32,
+    /// Its last op that is applied here.
+    pub sequence: u64,
+    /// Ops of its region whose lag was measured since the start.
+    pub lag_count: u64,
+    /// The sum of their lags, in seconds.
+    pub lag_seconds: f64,
+}
+
+/// The op log. Positions are LSNs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogStatus {
+    /// The oldest position that can still be read.
+    pub oldest: u64,
+    /// Where the next record will start, as far as written.
+    pub end: u64,
+    /// Everything below is durable.
+    pub durable: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// `always`, `everysec` or `never`.
+    pub sync: String,
+}
+
+/// The embedded store and the objects in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreStatus {
+    /// Objects whose rows are behind.
+    pub lag_ops: u64,
+    /// Bytes of log since the last commit.
+    pub lag_bytes: u64,
+    /// The store holds everything in the log below this.
+    pub committed: u64,
+    /// Whether commits fail.
+    pub failed: bool,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+    /// Keys by database; empty databases are left out.
+    pub keys: BTreeMap<u8, u64>,
+    /// Bytes of objects in memory.
+    pub memory_bytes: u64,
+    /// The configured bound of that.
+    pub memory_max_bytes: u64,
+}
+
+/// Conflicts of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConflictCount {
+    /// What met.
+    pub kind: String,
+    /// The rule that decided.
+    pub rule: String,
+    /// Who won.
+    pub outcome: String,
+    /// The key's policy.
+    pub policy: String,
+    /// The type.
+    pub r#type: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// What the start found on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Recovered {
+    /// Ops replayed from the log.
+    pub replayed_ops: u64,
+    /// Why a new incarnation was taken, if one was.
+    pub new_incarnation: Option<String>,
+    /// How long it took.
+    pub took_ms: u64,
+}
+
+/// A difference between two regions' configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mismatch {
+    /// The other region.
+    pub peer: String,
+    /// In what they differ.
+    pub what: String,
+}
+
+impl Status {
+    /// The status at this moment.
+    pub fn of(view: &View) -> Self {
+        let region = &*view.region;
+        let settings = region.settings();
+        let names = Names::of(settings);
+        let links: Vec<LinkState> = view.links.lock().values().cloned().collect();
+        let not_ready = view.not_ready();
+        Self {
+            cluster: settings.cluster.clone(),
+            region: settings.region.to_string(),
+            origin: names.origin(region.origin()),
+            incarnation: region.origin().incarnation(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: region.uptime().as_secs(),
+            role: if settings.role() == Role::Leader { "leader" } else { "follower" }.to_owned(),
+            ready: not_ready.is_empty(),
+            not_ready,
+            topology: topology(settings),
+            applied: applied(region, &names),
+            log: log(region),
+            store: store(region),
+            clients: region.metrics().clients.get(),
+            config_mismatches: mismatches(&links),
+            links,
+            conflicts_total: conflicts(region),
+            recovered: Recovered {
+                replayed_ops: region.recovered().replayed,
+                new_incarnation: region.recovered().new_incarnation.clone(),
+                took_ms: region.recovered().took_ms,
+            },
+            warnings: warnings(view),
+        }
+    }
+}
+
+/// The names of the configured regions by number.
+pub struct Names(BTreeMap<RegionId, String>);
+
+impl Names {
+    /// The names in `settings`.
+    pub fn of(settings: &Settings) -> Self {
+        let names = settings.regions.keys();
+        Self(names.map(|name| (RegionId::of(name.as_str()), name.to_string())).collect())
+    }
+
+    /// A region's name; its number in hexadecimal if it is not configured any more.
+    pub fn region(&self, region: RegionId) -> String {
+        self.0.get(&region).cloned().unwrap_or_else(|| format!("{:08x}", region.0))
+    }
+
+    /// An origin for people and labels: `eu.1f0c22aa`.
+    pub fn origin(&self, origin: Origin) -> String {
+        format!("{}.{:08x}", self.region(origin.region()), origin.incarnation())
+    }
+}
+
+/// Seconds until `end`, negative when it has passed.
+pub(super) fn seconds_until(end: SystemTime, now: SystemTime) -> f64 {
+    let since_epoch = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    since_epoch(end) - since_epoch(now)
+}
+
+fn topology(settings: &Settings) -> TopologyStatus {
+    let graph = &settings.topology.graph;
+    let routes = graph.routes(&settings.region).into_iter();
+    TopologyStatus {
+        shape: graph.shape().to_string(),
+        digest: format!("{:016x}", graph.digest()),
+        routes: routes.map(|(origin, peer)| (origin.to_string(), peer.to_string())).collect(),
+    }
+}
+
+fn applied(region: &Region, names: &Names) -> Vec<Applied> {
+    let own = region.origin().region();
+    let of_origin = |origin: Origin, sequence: u64| {
+        let name = names.region(origin.region());
+        let mut applied = Applied {
+            origin: names.origin(origin),
+            incarnation: origin.incarnation(),
+            sequence,
+            ..Applied::default()
+        };
+        if origin.region() != own {
+            let lag = region.metrics().replication_lag.with_label_values(&[&name]);
+            (applied.lag_count, applied.lag_seconds) = (lag.get_sample_count(), lag.get_sample_sum());
+        }
+        applied.region = name;
+        applied
+    };
+    region.sequencer().applied().iter().map(|dot| of_origin(*dot.actor, dot.counter)).collect()
+}
+
+fn log(region: &Region) -> LogStatus {
+    let log = region.log();
+    LogStatus {
+        oldest: log.segments().first().map_or(0, |segment| segment.start.0),
+        end: log.written_lsn().0,
+        durable: log.durable_lsn().0,
+        bytes: log.total_bytes(),
+        sync: match region.settings().log.sync {
+            LogSync::Always => "always",
+            LogSync::Everysec => "everysec",
+            LogSync::Never => "never",
+        }
+        .to_owned(),
+    }
+}
+
+fn store(region: &Region) -> StoreStatus {
+    let keyspace = region.keyspace();
+    let databases = 0..u8::try_from(DATABASES).unwrap_or(u8::MAX);
+    StoreStatus {
+        lag_ops: keyspace.dirty_objects(),
+        lag_bytes: region.store_lag_bytes(),
+        committed: region.committer().committed_lsn().0,
+        failed: region.committer().has_failed(),
+        disk_bytes: keyspace.store().metrics().disk_bytes,
+        keys: databases.map(|db| (db, keyspace.len(db))).filter(|(_, keys)| *keys > 0).collect(),
+        memory_bytes: keyspace.memory_bytes(),
+        memory_max_bytes: region.settings().store.memory_max,
+    }
+}
+
+fn mismatches(links: &[LinkState]) -> Vec<Mismatch> {
+    let of_link = |link: &LinkState| {
+        let peer = link.peer.clone();
+        link.mismatches.clone().into_iter().map(move |what| Mismatch { peer: peer.clone(), what })
+    };
+    links.iter().flat_map(of_link).collect()
+}
+
+fn conflicts(region: &Region) -> Vec<ConflictCount> {
+    let counts = region.metrics().conflicts_by_label().into_iter();
+    counts
+        .map(|([kind, rule, outcome, policy, facet], count)| ConflictCount {
+            kind: kind.to_owned(),
+            rule: rule.to_owned(),
+            outcome: outcome.to_owned(),
+            policy: policy.to_owned(),
+            r#type: facet.to_owned(),
+            count,
+        })
+        .collect()
+}
+
+fn warnings(view: &View) -> Vec<String> {
+    let region = &*view.region;
+    let mut warnings = Vec::new();
+    if let Some(because) = &region.recovered().new_incarnation {
+        warnings.push(format!("this start took a new incarnation: {because}"));
+    }
+    if region.is_strained() {
+        warnings.push("writers wait: the store is far behind or store.memory_max is too small".to_owned());
+    }
+    if let Some(end) = view.cert_not_after {
+        let left = seconds_until(end, SystemTime::now());
+        if left <= 0.0 {
+            warnings.push("tls.cert has ended: every peer refuses it".to_owned());
+        } else if left < CERT_WARNING.as_secs_f64() {
+            warnings.push(format!("tls.cert ends in {:.0} days", (left / 86_400.0).floor()));
+        }
+    }
+    if !region.settings().listen.admin.ip().to_canonical().is_loopback() {
+        warnings.push("listen.admin can be reached from other machines and asks for no password".to_owned());
+    }
+    warnings
+}

@@ -1,0 +1,179 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::admin::status::Status;
+use crate::metrics::Metrics;
+use crate::region::recover::Threads;
+use crate::service::LinkState;
+use crate::service::tests::settings;
+
+const NAMES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/metric-names.txt"));
+
+/// A region alone with an admin server.
+struct Lab {
+    view: View,
+    server: Server,
+    threads: Option<Threads>,
+    _directory: tempfile::TempDir,
+}
+
+impl Lab {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path(), "[log]\nsync = \"never\"\n");
+        let (region, threads) = Region::open(settings, Arc::new(Metrics::new().unwrap())).unwrap();
+        let view = View::new(region, LinkStates::default(), None);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::start(listener, view.clone());
+        Self { view, server, threads: Some(threads), _directory: directory }
+    }
+
+    /// The status line and the body.
+    async fn ask(&self, request: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(self.server.address().unwrap()).await.unwrap();
+        let request = format!("{request} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.lines().next().unwrap().to_owned(), body.to_owned())
+    }
+
+    async fn stop_threads(&mut self) {
+        let threads = self.threads.take().unwrap();
+        tokio::task::spawn_blocking(move || threads.stop()).await.unwrap().unwrap();
+    }
+
+    async fn end(mut self) {
+        if self.threads.is_some() {
+            self.stop_threads().await;
+        }
+        self.server.stop().await;
+    }
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[tokio::test]
+async fn a_healthy_region() {
+    let lab = Lab::new().await;
+    assert_eq!(lab.ask("GET /healthz").await, ("HTTP/1.1 200 OK".into(), "ok\n".into()));
+    let (line, body) = lab.ask("GET /readyz").await;
+    assert_eq!((line.as_str(), json(&body)), ("HTTP/1.1 200 OK", json!({ "ready": true, "reasons": [] })));
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn not_ready_says_why() {
+    let mut lab = Lab::new().await;
+    lab.view.region.begin_drain();
+    lab.stop_threads().await;
+    let (line, body) = lab.ask("GET /readyz").await;
+    assert_eq!(line, "HTTP/1.1 503 Service Unavailable");
+    let reasons = json!(["draining: the region is being stopped", "log: closed"]);
+    assert_eq!(json(&body), json!({ "ready": false, "reasons": reasons }));
+    assert!(lab.ask("GET /healthz").await.0.contains("200"), "alive all the same");
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn nothing_but_reading_is_served() {
+    let lab = Lab::new().await;
+    for path in ["/healthz", "/readyz", "/metrics", "/status", "/conflicts"] {
+        for method in ["POST", "PUT", "DELETE", "PATCH"] {
+            let (line, _) = lab.ask(&format!("{method} {path}")).await;
+            assert_eq!(line, "HTTP/1.1 405 Method Not Allowed", "{method} {path}");
+        }
+    }
+    let (line, body) = lab.ask("GET /faults").await;
+    assert_eq!(line, "HTTP/1.1 404 Not Found");
+    assert_eq!(json(&body)["error"], "no such page");
+    let (line, body) = lab.ask("GET /conflicts?key=a").await;
+    assert_eq!(line, "HTTP/1.1 404 Not Found");
+    assert!(json(&body)["error"].as_str().unwrap().contains("not available in this version"));
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn the_status_document() {
+    let lab = Lab::new().await;
+    let link = LinkState { mismatches: vec!["policies".into()], ..LinkState::not_yet("us", 5) };
+    lab.view.links.lock().insert("us".into(), link.clone());
+    lab.view.region.sequencer().local(lab.view.region.wall(), b"").unwrap();
+    lab.view.region.log().wake();
+
+    let (line, body) = lab.ask("GET /status").await;
+    assert_eq!(line, "HTTP/1.1 200 OK");
+    let status: Status = serde_json::from_str(&body).unwrap();
+    let incarnation = lab.view.region.origin().incarnation();
+    assert_eq!((status.cluster.as_str(), status.region.as_str()), ("test", "eu"));
+    assert_eq!(status.origin, format!("eu.{incarnation:08x}"));
+    assert_eq!((status.role.as_str(), status.ready, status.incarnation), ("leader", true, incarnation));
+    assert_eq!(status.topology.shape, "mesh");
+    assert_eq!(status.applied.len(), 1);
+    assert_eq!((status.applied[0].region.as_str(), status.applied[0].sequence), ("eu", 1));
+    assert_eq!(status.log.sync, "never");
+    assert_eq!(status.links, [link]);
+    assert_eq!(status.config_mismatches[0].what, "policies");
+    assert_eq!(status.warnings, [] as [String; 0]);
+    lab.end().await;
+}
+
+/// The document that `meridian status` is tested with has the fields of the real one, all of them.
+#[tokio::test]
+async fn the_golden_document_is_one_of_these() {
+    let lab = Lab::new().await;
+    let golden = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/status.json"));
+    let keys = |text: &str| json(text).as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(keys(golden), keys(&lab.ask("GET /status").await.1));
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn metrics_are_sampled_when_asked_for() {
+    let mut lab = Lab::new().await;
+    lab.view.cert_not_after = Some(SystemTime::now() + Duration::from_secs(1000));
+    let link =
+        LinkState { connected: true, rtt_ms: Some(20.0), unacked_ops: 7, ..LinkState::not_yet("us", 5) };
+    lab.view.links.lock().insert("us".into(), link);
+    lab.view.region.sequencer().local(lab.view.region.wall(), b"").unwrap();
+    sample::take(&lab.view);
+
+    let (line, text) = lab.ask("GET /metrics").await;
+    assert_eq!(line, "HTTP/1.1 200 OK");
+    let origin = format!("eu.{:08x}", lab.view.region.origin().incarnation());
+    let value = |name: &str| {
+        let line =
+            text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        let (_, value) =
+            line.unwrap_or_else(|| panic!("{name} is missing in\n{text}")).rsplit_once(' ').unwrap();
+        value.parse::<f64>().unwrap()
+    };
+    assert_eq!(value(&format!("meridian_applied_sequence{{origin=\"{origin}\"}}")), 1.0);
+    assert!(value("meridian_oplog_bytes") > 0.0);
+    assert!((900.0..=1000.0).contains(&value("meridian_cert_expiry_seconds")));
+    assert_eq!(value("meridian_link_up{peer=\"us\"}"), 1.0);
+    assert_eq!(value("meridian_link_rtt_seconds{peer=\"us\"}"), 0.02);
+    assert_eq!(value("meridian_unacked_ops{peer=\"us\"}"), 7.0);
+    for part in ["objects", "tail", "log_buffer", "store_cache", "store_write_buffer"] {
+        value(&format!("meridian_memory_bytes{{part=\"{part}\"}}"));
+    }
+    lab.end().await;
+}
+
+/// Dashboards and alerts are written against these names: adding is free, renaming is a break.
+#[test]
+fn metric_names_are_a_promise() {
+    let metrics = Metrics::new().unwrap();
+    let names: BTreeSet<&str> = metrics.names().iter().map(String::as_str).collect();
+    let promised: BTreeSet<&str> = NAMES.lines().collect();
+    assert_eq!(names, promised);
+}

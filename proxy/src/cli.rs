@@ -1,0 +1,122 @@
+//! The command line: what `meridian` can be told, and where each command lives.
+
+pub mod cert;
+pub mod check;
+pub mod demo;
+pub mod exit;
+pub mod logging;
+pub mod serve;
+pub mod signals;
+pub mod status;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use logging::LogFormat;
+
+/// Multi-leader replication for the Redis protocol: every region reads and writes locally, conflicts
+/// are settled alike everywhere and counted.
+#[derive(Debug, Parser)]
+#[command(
+    name = "meridian",
+    version,
+    after_help = "\
+Examples:
+  meridian demo                             three regions on this machine, to try things out
+  meridian check --config eu.toml           what a configuration means, before it runs
+  meridian serve --config eu.toml           run a region
+  meridian status --watch                   see how it is doing
+
+Logs go to standard error; MERIDIAN_LOG filters them (info, debug, meridian_proxy::link=trace).
+Exit codes: 0 done, 64 wrong arguments or configuration (each error on a line), 1 anything else."
+)]
+pub struct Cli {
+    /// How log lines look
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run one region
+    #[command(after_help = "\
+SIGTERM or Ctrl-C ends it in order within 10 seconds: no new clients, log flushed, peers told.
+A second signal ends it at once.
+
+Example:
+  meridian serve --config /etc/meridian/eu.toml")]
+    Serve(ConfigArgs),
+    /// Run several regions on this machine with throw-away certificates
+    #[command(after_help = "\
+Region i serves Redis clients on port P+i, other regions on UDP P+1000+i and HTTP on P+3000+i.
+Prints `ready` when every link is up and runs until Ctrl-C. Data goes with it, unless --data-dir is given.
+
+Examples:
+  meridian demo
+  meridian demo --topology star --regions 5
+  meridian demo --base-port 16381 --data-dir ./demo-data")]
+    Demo(demo::DemoArgs),
+    /// Check a configuration and print what its topology means
+    #[command(after_help = "\
+Prints the path of each region's writes, and what happens when each region fails.
+Looks at no certificates, so it works on a machine that has none.
+
+Example:
+  meridian check --config eu.toml")]
+    Check(ConfigArgs),
+    /// Make the certificates by which regions know each other
+    #[command(after_help = "\
+Example, for three regions:
+  meridian cert ca --out tls
+  meridian cert region eu --ca tls --out tls
+  meridian cert region us --ca tls --out tls
+  meridian cert region ap --ca tls --out tls")]
+    Cert {
+        /// Whose.
+        #[command(subcommand)]
+        command: cert::CertCommand,
+    },
+    /// Show a running region: links, lag, conflicts, store
+    #[command(after_help = "\
+Examples:
+  meridian status
+  meridian status --admin http://10.0.0.1:9380 --watch
+  meridian status --json | jq .links")]
+    Status(status::StatusArgs),
+}
+
+/// A configuration file.
+#[derive(Debug, clap::Args)]
+pub struct ConfigArgs {
+    /// The configuration (TOML)
+    #[arg(long, short, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+impl Cli {
+    /// What is logged where `MERIDIAN_LOG` does not say. The demo prints for people, so it logs less.
+    pub fn default_log_level(&self) -> &'static str {
+        if matches!(self.command, Command::Demo(_)) { "warn" } else { "info" }
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// What [`exit::failure`] tells apart.
+    pub async fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Serve(args) => serve::run(&args.config).await,
+            Command::Demo(args) => demo::run(&args).await,
+            Command::Check(args) => check::run(&args.config),
+            Command::Cert { command } => cert::run(&command),
+            Command::Status(args) => status::run(&args).await,
+        }
+    }
+}

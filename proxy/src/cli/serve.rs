@@ -1,0 +1,32 @@
+//! `meridian serve`: one region until a signal.
+
+use std::path::Path;
+
+use crate::config::{FileChecks, Settings};
+use crate::service::Service;
+
+use super::signals::Signals;
+
+/// Runs the region configured at `config` until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Configuration errors, what keeps the region from starting, and a drain that was cut off.
+pub async fn run(config: &Path) -> anyhow::Result<()> {
+    let settings = Settings::load_with(config, FileChecks::Require)?;
+    let mut signals = Signals::new()?;
+    let mut starting = Box::pin(Service::start(settings));
+    let started = tokio::select! {
+        started = &mut starting => Some(started?),
+        name = signals.next() => {
+            tracing::info!(signal = name, "ending as soon as the start is done");
+            None
+        }
+    };
+    let Some(service) = started else {
+        // Recovery is not interrupted: a start that ends in order is as good as none.
+        return signals.drain(async { starting.await?.stop().await }).await;
+    };
+    let name = signals.next().await;
+    tracing::info!(signal = name, "ending in order");
+    signals.drain(service.stop()).await
+}

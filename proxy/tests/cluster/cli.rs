@@ -1,0 +1,159 @@
+//! What the command line answers: exit codes, errors, and ending in order.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::process::{PATIENCE, Running, run};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn config(directory: &Path, content: &str) -> PathBuf {
+    let path = directory.join("region.toml");
+    fs::write(&path, content).unwrap();
+    path
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn every_configuration_error_is_listed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = config(
+        directory.path(),
+        "cluster = \"Shop!\"\nregion = \"eu\"\ncolour = \"red\"\n\
+         [listen]\nresp = \"0.0.0.0:6380\"\nadmin = \"here\"\n[log]\nsync = \"sometimes\"\nretention = \"24\"\n\
+         [topology]\nshape = \"ring\"\norder = [\"eu\"]\n\
+         [[regions]]\nname = \"eu\"\n[[regions]]\nname = \"us\"\naddress = \"us\"\n",
+    );
+    for command in ["serve", "check"] {
+        let output = run(&[command, "--config", path.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(64), "{command}");
+        assert_eq!(text(&output.stdout), "", "{command}");
+        let errors = text(&output.stderr);
+        let keys: Vec<&str> = errors.lines().map(|line| line.split_once(": ").unwrap().0).collect();
+        for key in [
+            "colour",
+            "cluster",
+            "data_dir",
+            "listen.resp",
+            "listen.admin",
+            "regions[1].address",
+            "topology.order",
+            "tls",
+            "log.sync",
+            "log.retention",
+        ] {
+            assert!(keys.contains(&key), "{command}: {key} is not in\n{errors}");
+        }
+        assert_eq!(keys.len(), 10, "{errors}");
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing else was touched");
+}
+
+#[test]
+fn nonsense_of_every_kind_is_a_configuration_error() {
+    let directory = tempfile::tempdir().unwrap();
+    for content in ["", "][", "cluster = 1", "\u{0}", "[[regions]]"] {
+        let path = config(directory.path(), content);
+        let output = run(&["serve", "--config", path.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(64), "{content:?}");
+        assert!(!output.stderr.is_empty(), "{content:?}");
+    }
+    let missing = directory.path().join("none.toml");
+    let output = run(&["serve", "--config", missing.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).contains("none.toml: cannot be read: "));
+    assert_eq!(run(&["serve", "--konfig", "x"]).status.code(), Some(64));
+    assert_eq!(run(&["--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn certificates_that_do_not_fit_are_configuration_errors() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().to_str().unwrap();
+    assert!(run(&["cert", "ca", "--out", out]).status.success());
+    assert!(run(&["cert", "region", "us", "--ca", out, "--out", out]).status.success());
+    let path = config(
+        directory.path(),
+        "cluster = \"a\"\nregion = \"eu\"\ndata_dir = \"data\"\n\
+         [tls]\nca = \"ca.pem\"\ncert = \"us.pem\"\nkey = \"us.key\"\n",
+    );
+    let output = run(&["serve", "--config", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).contains("tls.cert: the certificate is for region \"us\""));
+    assert!(!directory.path().join("data").exists());
+}
+
+#[test]
+fn a_busy_port_is_a_runtime_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let busy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = busy.local_addr().unwrap();
+    let path = config(
+        directory.path(),
+        &format!("cluster = \"a\"\nregion = \"eu\"\ndata_dir = \"data\"\n[listen]\nresp = \"{address}\"\n"),
+    );
+    let output = run(&["serve", "--config", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains(&format!("listen.resp: cannot listen on {address}")));
+}
+
+#[test]
+fn serve_ends_in_order_on_sigterm_and_sigint() {
+    let directory = tempfile::tempdir().unwrap();
+    let admin = free_port();
+    let path = config(
+        directory.path(),
+        &format!(
+            "cluster = \"a\"\nregion = \"eu\"\ndata_dir = \"data\"\n\
+             [listen]\nresp = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:{admin}\"\n"
+        ),
+    );
+    for signal in ["TERM", "INT"] {
+        let mut region = Running::start(&["serve", "--config", path.to_str().unwrap()]);
+        let url = format!("http://127.0.0.1:{admin}");
+        let deadline = Instant::now() + PATIENCE;
+        let shown = loop {
+            let output = run(&["status", "--admin", &url]);
+            if output.status.success() {
+                break text(&output.stdout);
+            }
+            assert_eq!(output.status.code(), Some(1));
+            assert!(Instant::now() < deadline, "{}", text(&output.stderr));
+        };
+        assert!(shown.starts_with("eu of a, leader, ready, up "), "{shown}");
+        let asked = Instant::now();
+        region.signal(signal);
+        assert_eq!(region.wait().code(), Some(0), "{signal}");
+        assert!(asked.elapsed() < Duration::from_secs(10));
+    }
+}
+
+#[test]
+fn a_demo_of_one_says_ready_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    // The demo needs three ports at fixed distances; the first must leave room above.
+    let port = (20_000..60_000)
+        .step_by(7)
+        .find(|port| {
+            let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+            free(*port) && free(*port + 3000)
+        })
+        .unwrap();
+    let data = directory.path().join("data");
+    let arguments =
+        ["demo", "--regions", "1", "--base-port", &port.to_string(), "--data-dir", data.to_str().unwrap()];
+    let mut demo = Running::start(&arguments);
+    let said = demo.wait_for_line("ready").join("\n");
+    assert!(said.contains(&format!("redis-cli -p {port} SET greeting hello")), "{said}");
+    demo.signal("INT");
+    assert_eq!(demo.wait().code(), Some(0));
+    assert!(data.join("eu").is_dir(), "the data was to be kept");
+}
