@@ -9,6 +9,7 @@
 //! what the same command has edited; name each element once.
 
 pub mod context;
+pub mod elements;
 pub mod error;
 pub mod execute;
 pub mod hash;

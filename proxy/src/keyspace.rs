@@ -23,7 +23,7 @@ pub mod walk;
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use dashmap::{DashMap, SharedValue};
 use parking_lot::Mutex;
@@ -110,12 +110,21 @@ pub struct Keyspace {
     dirty: AtomicU64,
     /// Seconds, coarse; what eviction judges recency by.
     clock: AtomicU32,
+    generations: AtomicU16,
 }
 
 impl std::fmt::Debug for Keyspace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Keyspace").field("bytes", &self.bytes).finish_non_exhaustive()
     }
+}
+
+/// Somewhere at random, so that a cursor from before a restart is recognised as such.
+fn first_generation() -> u16 {
+    let mut bytes = [0; 2];
+    // Without randomness, such a cursor may pass once in a while; the scan then misses elements.
+    let _ = getrandom::fill(&mut bytes);
+    u16::from_le_bytes(bytes)
 }
 
 impl Keyspace {
@@ -130,12 +139,18 @@ impl Keyspace {
             bytes: AtomicI64::new(0),
             dirty: AtomicU64::new(0),
             clock: AtomicU32::new(0),
+            generations: AtomicU16::new(first_generation()),
         }
     }
 
     /// The store below.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// A number for a table of elements that is built anew; after 65,536 of them they come again.
+    fn next_generation(&self) -> u16 {
+        self.generations.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Locks the shards of `keys`.

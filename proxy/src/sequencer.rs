@@ -41,6 +41,9 @@ pub enum PlaceError {
     /// The log takes no more.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// A local op was made for an incarnation that has just ended.
+    #[error("this region has just taken a new incarnation; try again")]
+    Reincarnated,
     /// A remote op that does not follow.
     #[error(transparent)]
     Sequence(#[from] SequenceError),
@@ -92,17 +95,25 @@ impl Sequencer {
         (inner.ops.position(), inner.buffer.end())
     }
 
-    /// Places a local op.
+    /// Places a local op that was made for `origin`: sums of deltas are per origin.
     ///
     /// # Errors
-    /// [`PlaceError::Log`] when the op is too large for a record; no number was given out.
-    pub fn local(&self, wall: WallMs, body: &[u8]) -> Result<Place, PlaceError> {
-        self.hold().finish(wall, body)
+    /// [`PlaceError::Log`] when the op is too large for a record, [`PlaceError::Reincarnated`]; no
+    /// number was given out.
+    pub fn local(&self, origin: Origin, wall: WallMs, body: &[u8]) -> Result<Place, PlaceError> {
+        self.hold(origin)?.finish(wall, body)
     }
 
-    /// Holds the order still, for a transaction whose commands see each other's effects.
-    pub fn hold(&self) -> Held<'_> {
-        Held { sequencer: self, inner: self.inner.lock(), header: None }
+    /// Holds the order still, for a transaction of `origin` whose commands see each other's effects.
+    ///
+    /// # Errors
+    /// [`PlaceError::Reincarnated`].
+    pub fn hold(&self, origin: Origin) -> Result<Held<'_>, PlaceError> {
+        let inner = self.inner.lock();
+        if inner.ops.origin() != origin {
+            return Err(PlaceError::Reincarnated);
+        }
+        Ok(Held { sequencer: self, inner, header: None })
     }
 
     /// Places a remote op: records it as applied and in the log. Returns its full deps and position.

@@ -92,6 +92,13 @@ impl<'a> Context<'a, '_> {
         Ok(self.read_as(key, Facet::SortedSet)?.and_then(Object::sorted_set))
     }
 
+    /// What the cursor of a scan over the key's elements is tagged with; see
+    /// [`Entry::generation`](crate::keyspace::entry::Entry::generation).
+    pub fn generation(&self, key: &[u8]) -> u16 {
+        let entry = self.locked.entry(&KeyRef::new(self.database, key));
+        entry.map_or(0, crate::keyspace::entry::Entry::generation)
+    }
+
     /// Edits a key: `edit` sees its state before the command and says what becomes of it.
     pub fn edit<R>(&mut self, key: &[u8], edit: impl FnOnce(&mut Editor<'_, '_>) -> R) -> R {
         self.edit_in(self.database, key, edit)

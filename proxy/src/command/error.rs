@@ -71,6 +71,7 @@ impl From<PlaceError> for CommandError {
     fn from(error: PlaceError) -> Self {
         match error {
             PlaceError::Log(crate::oplog::LogError::RecordSize { max, .. }) => Self::TooLarge { limit: max },
+            PlaceError::Reincarnated => Self::Text(Cow::Owned(format!("TRYAGAIN {error}"))),
             other => Self::Log(other.to_string()),
         }
     }

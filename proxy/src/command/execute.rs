@@ -6,7 +6,6 @@ use meridian_conflict::op::BodyBuilder;
 use meridian_topology::time::WallMs;
 use smallvec::SmallVec;
 
-use super::table::KeyArgs;
 use super::{Command, CommandError, Context, Keys};
 use crate::keyspace::{KeyRef, Locked};
 use crate::oplog::LogHealth;
@@ -64,11 +63,31 @@ pub struct Ran {
     pub wrote: Option<u64>,
 }
 
-fn check_names(keys: &KeyArgs<'_>) -> Result<(), CommandError> {
-    match keys.iter().find(|key| key.len() > NAME_MAX) {
-        Some(key) => Err(CommandError::NameTooLong { length: key.len(), limit: NAME_MAX }),
-        None => Ok(()),
+/// Whether a key, field or member is short enough to be written. For handlers, before the first edit.
+///
+/// # Errors
+/// [`CommandError::NameTooLong`].
+pub fn check_element(name: &[u8]) -> Result<(), CommandError> {
+    if name.len() > NAME_MAX {
+        return Err(CommandError::NameTooLong { length: name.len(), limit: NAME_MAX });
     }
+    Ok(())
+}
+
+/// The keys that a command names, in their databases.
+fn keys_of<'a>(
+    command: &Command,
+    args: Args<'a>,
+    database: u8,
+) -> Result<SmallVec<[KeyRef<'a>; 4]>, CommandError> {
+    let keys: SmallVec<[KeyRef<'a>; 4]> = match command.keys {
+        Keys::Elsewhere(find) => {
+            find(args, database).into_iter().map(|(database, key)| KeyRef::new(database, key)).collect()
+        }
+        keys => keys.of(args).into_iter().map(|key| KeyRef::new(database, key)).collect(),
+    };
+    keys.iter().try_for_each(|key| check_element(key.key))?;
+    Ok(keys)
 }
 
 /// Whether a write may begin.
@@ -121,40 +140,36 @@ fn try_run(
     if writes {
         check_writable(region)?;
     }
-    let names = command.keys.of(args);
-    check_names(&names)?;
-    let keys: SmallVec<[KeyRef<'_>; 4]> = names.iter().map(|key| KeyRef::new(database, key)).collect();
+    let keys = keys_of(command, args, database)?;
     let mut locked = match command.keys {
         Keys::All => region.keyspace().lock_all(),
         Keys::None => region.keyspace().lock(&[]),
         _ => region.keyspace().lock_loaded(&keys, region.log().durable_lsn().0)?,
     };
     scratch.body.clear();
+    let origin = region.origin();
     let mut context = Context {
         region,
         locked: &mut locked,
         body: &mut scratch.body,
         database,
         now_ms: now.0,
-        origin: region.origin(),
+        origin,
         random: scratch.random,
     };
     let outcome = (command.handler)(&mut context, args, reply);
     scratch.random = context.random;
     outcome?;
-    let mut ran = Ran { wait_for: last_change(&locked, &keys), wrote: None };
-    if writes && !scratch.body.is_empty() {
-        let body = scratch.body.body();
-        locked.mark_body_dirty(body)?;
-        let place = region.sequencer().local(now, body)?;
-        locked.apply_body(body, place.stamp, Seen::All, place.lsn.0)?;
-        ran = Ran { wait_for: place.lsn.0 + 1, wrote: Some(place.lsn.0) };
+    if !writes || scratch.body.is_empty() {
+        return Ok(Ran { wait_for: last_change(&locked, &keys), wrote: None });
     }
+    let body = scratch.body.body();
+    locked.mark_body_dirty(body)?;
+    let place = region.sequencer().local(origin, now, body)?;
+    locked.apply_body(body, place.stamp, Seen::All, place.lsn.0)?;
     drop(locked);
-    if ran.wrote.is_some() {
-        region.log().wake();
-    }
-    Ok(ran)
+    region.log().wake();
+    Ok(Ran { wait_for: place.lsn.0 + 1, wrote: Some(place.lsn.0) })
 }
 
 /// What a read of these keys has to wait for: one past the last change.
@@ -204,9 +219,7 @@ pub fn run_transaction(
     }
     let mut keys: Vec<KeyRef<'_>> = watched.iter().map(|w| KeyRef::new(w.database, &w.key)).collect();
     for queued in queue {
-        let names = queued.command.keys.of(queued.args.args());
-        check_names(&names)?;
-        keys.extend(names.iter().map(|key| KeyRef::new(queued.database, key)));
+        keys.extend(keys_of(queued.command, queued.args.args(), queued.database)?);
     }
     let mut locked = if queue.iter().any(|queued| matches!(queued.command.keys, Keys::All)) {
         region.keyspace().lock_all_loaded(&keys, region.log().durable_lsn().0)?
@@ -239,6 +252,7 @@ fn run_queue(
     reply: &mut Reply<'_>,
 ) -> Result<Ran, CommandError> {
     scratch.body.clear();
+    let origin = region.origin();
     reply.array(queue.len());
     let mut held = None;
     for queued in queue {
@@ -249,7 +263,7 @@ fn run_queue(
             body: &mut scratch.body,
             database: queued.database,
             now_ms: now.0,
-            origin: region.origin(),
+            origin,
             random: scratch.random,
         };
         let mut outcome = (queued.command.handler)(&mut context, queued.args.args(), reply);
@@ -267,7 +281,10 @@ fn run_queue(
         let Some(new) = scratch.body.body().get(done..).filter(|new| !new.is_empty()) else { continue };
         // The order is held from the first effect on: later commands see it under its final stamp,
         // and the position of a store commit cannot fall between op and keys.
-        let order = held.get_or_insert_with(|| region.sequencer().hold());
+        let order = match &mut held {
+            Some(order) => order,
+            None => held.insert(region.sequencer().hold(origin)?),
+        };
         let stamp = order.stamp(now);
         let lsn = order.next_lsn().0;
         locked.mark_body_dirty(new)?;

@@ -108,6 +108,8 @@ pub enum Keys {
         /// Index of a key before the count, 0 for none.
         target: usize,
     },
+    /// Keys of more than the selected database: the function names them all with their databases.
+    Elsewhere(fn(Args<'_>, u8) -> PlacedKeys<'_>),
     /// Every key there is: everything is locked.
     All,
 }
@@ -124,11 +126,15 @@ pub const REST: Keys = Keys::Range { first: 1, last: -1, step: 1 };
 /// Arguments found as keys.
 pub type KeyArgs<'a> = SmallVec<[&'a [u8]; 4]>;
 
+/// Arguments found as keys, each with its database.
+pub type PlacedKeys<'a> = SmallVec<[(u8, &'a [u8]); 2]>;
+
 impl Keys {
     /// The keys among `args`. For counts that make no sense there are none: the handler complains.
     pub fn of<'a>(self, args: Args<'a>) -> KeyArgs<'a> {
         match self {
             Keys::None | Keys::All => KeyArgs::new(),
+            Keys::Elsewhere(find) => find(args, 0).into_iter().map(|(_, key)| key).collect(),
             Keys::Range { first, last, step } => {
                 let end = match usize::try_from(last) {
                     Ok(last) => last.saturating_add(1).min(args.len()),

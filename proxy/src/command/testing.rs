@@ -83,6 +83,13 @@ impl Lab {
         value::decode(&raw, &ScanLimits::default()).unwrap().unwrap().0
     }
 
+    /// Takes everything to the store and out of memory.
+    pub(crate) fn commit_and_evict(&mut self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert!(runtime.block_on(self.region.committer().commit_now()));
+        assert!(self.region.keyspace().evict(u64::MAX).objects > 0);
+    }
+
     /// Watches keys for [`Lab::transaction`].
     pub(crate) fn watch(&mut self, keys: &[&str]) -> Vec<Watched> {
         let keys: Vec<&[u8]> = keys.iter().map(|k| k.as_bytes()).collect();
@@ -214,9 +221,66 @@ impl SideBySide {
         }
     }
 
+    /// Asserts that both reply the same, however the replies' elements are ordered. `place` tells
+    /// where the test stood.
+    pub(crate) fn same_unordered(&mut self, line: &str, place: &str) {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let (ours, theirs) = self.both(&words);
+        let pairs = ["HSCAN", "HGETALL"].iter().any(|command| line.starts_with(command));
+        assert_eq!(unordered(&ours, pairs), unordered(&theirs, pairs), "{line} ({place})");
+    }
+
+    /// Switches both to a protocol version.
+    pub(crate) fn speak(&mut self, protocol: Protocol) {
+        let version: &[u8] = if protocol == Protocol::Resp3 { b"3" } else { b"2" };
+        self.theirs.ask(&[b"HELLO", version]);
+        self.ours.protocol = protocol;
+    }
+
     /// Asserts that both hold the same data, as far as `DEBUG`-free commands tell.
     pub(crate) fn same_keys(&mut self) {
         self.same_elements(&["KEYS *"]);
         self.same(&["DBSIZE"]);
+    }
+}
+
+/// A reply with its elements sorted, at every depth. `pairs`: flat arrays are of pairs.
+pub(crate) fn unordered(value: &Value, pairs: bool) -> Value {
+    let sorted = |elements: &[Value]| {
+        let mut elements: Vec<Value> = elements.iter().map(|e| unordered(e, pairs)).collect();
+        let strings = elements.iter().all(|e| e.elements().is_none());
+        if pairs && strings && elements.len() % 2 == 0 {
+            elements = elements.chunks(2).map(|pair| Value::Array(pair.to_vec())).collect();
+        }
+        elements.sort_by_key(|e| format!("{e:?}"));
+        elements
+    };
+    match value {
+        Value::Array(elements) => Value::Array(sorted(elements)),
+        Value::Set(elements) => Value::Set(sorted(elements)),
+        Value::Map(entries) => {
+            let mut entries = entries.clone();
+            entries.sort_by_key(|e| format!("{e:?}"));
+            Value::Map(entries)
+        }
+        other => other.clone(),
+    }
+}
+
+/// Seeded random numbers for tests.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        // Xorshift64 (Marsaglia 2003).
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) as usize % bound
     }
 }

@@ -29,12 +29,14 @@ pub struct Entry {
     elements: Option<Box<IndexSet<(Facet, Box<[u8]>)>>>,
     /// When it was last used, on the keyspace's clock.
     pub(super) used: u32,
+    /// Tells this life of the table of elements from others; see [`super::Keyspace::next_generation`].
+    pub(super) generation: u16,
     database: u8,
     flags: u8,
 }
 
 impl Entry {
-    pub(super) fn new(key: KeyRef<'_>) -> Self {
+    pub(super) fn new(key: KeyRef<'_>, generation: u16) -> Self {
         Self {
             key: key.key.into(),
             object: Object::default(),
@@ -42,6 +44,7 @@ impl Entry {
             changed: 0,
             elements: None,
             used: 0,
+            generation,
             database: key.database,
             flags: 0,
         }
@@ -70,6 +73,12 @@ impl Entry {
     /// When it was last used, on the keyspace's clock.
     pub fn used(&self) -> u32 {
         self.used
+    }
+
+    /// Changes whenever elements may stand in another order than removals and additions alone give:
+    /// when the object is loaded, and when it has shown nothing in between. Scans tag cursors with it.
+    pub fn generation(&self) -> u16 {
+        self.generation
     }
 
     pub(super) fn hash(&self) -> u64 {

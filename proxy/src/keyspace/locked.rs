@@ -146,7 +146,7 @@ impl<'k> Locked<'k> {
         if self.entry(key).is_some() {
             return;
         }
-        let mut entry = Entry::new(*key);
+        let mut entry = Entry::new(*key, self.keyspace.next_generation());
         entry.object = object;
         entry.changed = changed;
         entry.used = self.keyspace.clock();
@@ -219,7 +219,7 @@ impl<'k> Locked<'k> {
         let newly_dirty = if let Some((slot, _)) = table.get_mut(key.hash, same) {
             slot.0.mark_dirty()
         } else {
-            let mut entry = Entry::new(*key);
+            let mut entry = Entry::new(*key, keyspace.next_generation());
             entry.used = now;
             entry.mark_dirty();
             keyspace.bytes.fetch_add(entry.footprint(), std::sync::atomic::Ordering::Relaxed);
@@ -281,6 +281,10 @@ impl<'k> Locked<'k> {
         entry.changed = entry.changed.max(lsn);
         entry.used = keyspace.clock();
         let shown_now = entry.object.facet().is_some();
+        if shown && !shown_now {
+            // What comes next is added to an empty table, whatever stood where before.
+            entry.generation = keyspace.next_generation();
+        }
         let grown = entry.footprint() - bytes;
         if grown != 0 {
             keyspace.bytes.fetch_add(grown, std::sync::atomic::Ordering::Relaxed);

@@ -357,7 +357,9 @@ impl Hub {
                     amnesia.remembered
                 );
                 match self.region.take_new_incarnation(&because) {
-                    Ok(origin) => self.replica.handle_reincarnated(origin),
+                    Ok(origin) => {
+                        self.replica.handle_reincarnated(origin, &self.region.sequencer().applied())
+                    }
                     Err(error) => tracing::error!(%error, "cannot take a new incarnation; links stay closed"),
                 }
             }

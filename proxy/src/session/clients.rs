@@ -58,7 +58,8 @@ impl Client {
     /// Ends the connection after the pipeline it is at.
     pub fn kill(&self) {
         self.is_killed.store(true, Ordering::Release);
-        self.kill.notify_waiters();
+        // Kept for the one that waits, should it not be waiting yet.
+        self.kill.notify_one();
     }
 
     /// Whether it is to end.
@@ -68,10 +69,7 @@ impl Client {
 
     /// Resolves when it is to end.
     pub async fn killed(&self) {
-        let notified = self.kill.notified();
-        if !self.is_killed() {
-            notified.await;
-        }
+        self.kill.notified().await;
     }
 
     /// A line of `CLIENT LIST`.
