@@ -1,6 +1,6 @@
 //! Runs the simulator: `simulate --seeds 1000 [--start N]`, or `simulate --seed N [--trace]`,
 //! either with `--mutant NAME`.
-#![allow(clippy::disallowed_methods, reason = "the world outside of the pure core")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the world outside of the pure core")]
 
 use std::process::ExitCode;
 use std::time::Instant;

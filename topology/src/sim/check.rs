@@ -50,22 +50,29 @@ impl History {
         }
     }
 
-    /// A disk was replaced by an old copy: what was safe there alone is excused, what nobody has
-    /// heard of may be named anew, and the clock may start from the copy.
-    pub(super) fn restored(
+    /// A disk was replaced by an old copy: what was safe there alone is excused, and the clock may
+    /// start from the copy.
+    pub(super) fn restored(&mut self, region: usize, disk: &Disk, safe: impl Fn(&Dot) -> bool) {
+        let kept = disk.durable_vector();
+        self.acknowledged.retain(|(actor, counter)| {
+            let dot = Dot::new(*actor, *counter);
+            actor.region() != disk.origin.region() || covers(&kept, &dot) || safe(&dot)
+        });
+        self.clocks.remove(&region);
+    }
+
+    /// A restored region begins to write: what it has lost and nobody has heard of may be named
+    /// anew.
+    pub(super) fn forget_unheard(
         &mut self,
-        region: usize,
-        disk: &Disk,
-        safe: impl Fn(&Dot) -> bool,
+        origin: Origin,
+        applied: &VersionVector,
         heard: impl Fn(&Dot) -> bool,
     ) {
-        let kept = disk.durable_vector();
-        let lost = |(actor, counter): &(Origin, u64)| {
-            actor.region() == disk.origin.region() && !covers(&kept, &Dot::new(*actor, *counter))
-        };
-        self.acknowledged.retain(|dot| !lost(dot) || safe(&Dot::new(dot.0, dot.1)));
-        self.contents.retain(|dot, _| !lost(dot) || heard(&Dot::new(dot.0, dot.1)));
-        self.clocks.remove(&region);
+        self.contents.retain(|(actor, counter), _| {
+            let dot = Dot::new(*actor, *counter);
+            *actor != origin || covers(applied, &dot) || heard(&dot)
+        });
     }
 
     pub(super) fn all_acknowledged_in(&self, region: usize, applied: &VersionVector) -> Result<(), String> {

@@ -74,8 +74,20 @@ impl World<'_> {
         let others =
             || self.nodes.iter().enumerate().filter(move |(at, _)| *at != node).map(|(_, other)| other);
         let safe: Vec<VersionVector> = others().map(|other| other.disk.durable_vector()).collect();
+        self.history.restored(node, &disk, |dot| safe.iter().any(|vector| covers(vector, dot)));
+        let this = &mut self.nodes[node];
+        this.disk = Disk { clean: false, ..disk };
+        this.restored = true;
+    }
+
+    /// A restored region knows by now what its neighbours have heard of it.
+    fn begin_anew(&mut self, node: usize) {
+        let Some(process) = &self.nodes[node].process else { return };
+        let (origin, applied) = (process.sequencer.origin(), process.sequencer.applied().clone());
+        let others: Vec<&Node> =
+            self.nodes.iter().enumerate().filter(|(at, _)| *at != node).map(|(_, n)| n).collect();
         let heard = |dot: &Dot| {
-            others().any(|other| {
+            others.iter().any(|other| {
                 other.disk.log.iter().any(|op| op.header.dot == *dot)
                     || other.process.as_ref().is_some_and(|process| {
                         let delivery = process.replica.delivery();
@@ -83,10 +95,7 @@ impl World<'_> {
                     })
             })
         };
-        self.history.restored(node, &disk, |dot| safe.iter().any(|vector| covers(vector, dot)), heard);
-        let this = &mut self.nodes[node];
-        this.disk = Disk { clean: false, ..disk };
-        this.restored = true;
+        self.history.forget_unheard(origin, &applied, heard);
     }
 
     pub(super) fn client(&mut self, node: usize) -> Result<(), String> {
@@ -102,7 +111,11 @@ impl World<'_> {
         if !process.serving {
             return Ok(());
         }
-        this.restored = false;
+        if std::mem::take(&mut this.restored) {
+            self.begin_anew(node);
+        }
+        let this = &mut self.nodes[node];
+        let Some(process) = &mut this.process else { return Ok(()) };
         self.commands_left -= 1;
         let origin = process.sequencer.origin();
         let body = command(&mut self.random, &process.objects, origin, wall.0, self.options.keys, unique);
