@@ -112,13 +112,3 @@ impl Client {
         }
     }
 }
-
-/// The body, with its head, that an HTTP server on loopback answers.
-pub fn http_get(port: u16, path: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(REPLY_WITHIN))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
-}

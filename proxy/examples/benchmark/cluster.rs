@@ -66,8 +66,8 @@ pub fn redis(bench: &Bench, sync: Sync) -> anyhow::Result<Server> {
 pub struct Region {
     /// Its process.
     pub server: Server,
-    name: &'static str,
-    admin: u16,
+    /// Its name.
+    pub name: &'static str,
     directory: PathBuf,
 }
 
@@ -141,7 +141,7 @@ impl Cluster {
         Settings::parse(&text, &directory, FileChecks::Require)?;
         fs::write(directory.join("region.toml"), text)?;
         let server = serve(bench, &directory, port)?;
-        Ok(Region { server, name, admin, directory })
+        Ok(Region { server, name, directory })
     }
 
     fn wait_for_links(&self) -> anyhow::Result<()> {
@@ -209,17 +209,9 @@ impl Region {
         Ok(())
     }
 
-    /// Bytes of ops sent over all links, before encryption, by its metrics.
-    pub fn sent_ops_bytes(&self) -> anyhow::Result<u64> {
-        let text = crate::client::http_get(self.admin, "/metrics")?;
-        let mut sum = 0.0;
-        for line in text.lines().filter(|line| line.starts_with("meridian_link_bytes_total{")) {
-            if line.contains("direction=\"sent\"") && line.contains("stream=\"ops\"") {
-                let (_, value) = line.rsplit_once(' ').context("a metric without a value")?;
-                sum += value.parse::<f64>()?;
-            }
-        }
-        Ok(sum as u64)
+    /// Where its op log is.
+    pub fn log_directory(&self) -> PathBuf {
+        self.directory.join("data/log")
     }
 }
 
