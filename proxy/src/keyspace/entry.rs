@@ -2,7 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use indexmap::IndexSet;
+use meridian_conflict::crdt::ElementTable;
 use meridian_conflict::object::Object;
 use meridian_conflict::op::Facet;
 
@@ -18,7 +18,7 @@ const STORED: u8 = 4;
 const STORED_SHOWN: u8 = 8;
 
 /// Elements whose rows in the store are behind.
-pub(super) type DirtyElements = IndexSet<(Facet, Box<[u8]>)>;
+pub(super) type DirtyElements = ElementTable<(Facet, Box<[u8]>), ()>;
 
 /// A key and its object.
 #[derive(Debug)]
@@ -118,9 +118,9 @@ impl Entry {
         self.flags |= HEAD_DIRTY;
     }
 
-    pub(super) fn mark_element_dirty(&mut self, facet: Facet, element: &[u8]) {
+    pub(super) fn mark_element_dirty(&mut self, facet: Facet, element: Box<[u8]>) {
         let elements = self.elements.get_or_insert_default();
-        elements.insert((facet, element.into()));
+        elements.insert((facet, element), ());
     }
 
     /// Takes what is dirty and leaves the entry clean: whether the head is to be written, and the

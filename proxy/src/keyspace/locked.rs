@@ -90,7 +90,10 @@ impl<'k> Locked<'k> {
     }
 
     fn table_mut(&mut self, shard: usize) -> Option<&mut Table> {
-        let at = self.guards.binary_search_by_key(&shard, |(shard, _)| *shard).ok()?;
+        let at = match self.guards.as_slice() {
+            [(only, _)] if *only == shard => 0,
+            guards => guards.binary_search_by_key(&shard, |(shard, _)| *shard).ok()?,
+        };
         self.guards.get_mut(at).map(|(_, guard)| &mut **guard)
     }
 
@@ -287,8 +290,8 @@ impl<'k> Locked<'k> {
         if head {
             entry.mark_head_dirty();
         }
-        for (facet, element) in &elements {
-            entry.mark_element_dirty(*facet, element);
+        for (facet, element) in elements {
+            entry.mark_element_dirty(facet, element);
         }
         entry.changed = entry.changed.max(lsn);
         entry.used = keyspace.clock();
