@@ -277,6 +277,22 @@ fn renaming_and_copying() {
 }
 
 #[test]
+fn transactions_reach_other_databases() {
+    let mut lab = Lab::new();
+    let lines = ["SET k v", "COPY k l DB 2", "MOVE k 3", "EXISTS k", "MOVE k 3", "FLUSHALL x"];
+    let replies = lab.transaction(&lines, &[]).unwrap();
+    let replies = replies.elements().unwrap();
+    assert_eq!(replies[1..5], [Value::Int(1), Value::Int(1), Value::Int(0), Value::Int(0)]);
+    assert!(replies[5].is_error());
+    for (database, key) in [(2, "l"), (3, "k")] {
+        lab.database = database;
+        assert_eq!(lab.ask(&format!("GET {key}")), Value::Bulk(b"v".to_vec()));
+    }
+    let long = "x".repeat(crate::command::execute::NAME_MAX + 1);
+    assert!(lab.ask(&format!("COPY k {long} DB 1")).is_error());
+}
+
+#[test]
 fn a_counter_is_renamed_as_it_shows() {
     let mut lab = Lab::new();
     lab.ask("SET a 10");

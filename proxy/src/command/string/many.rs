@@ -19,13 +19,16 @@ pub(super) fn mget(cx: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'
     Ok(())
 }
 
+/// A key and its value.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
 /// Keys with their values. Of a key named twice the last value counts, so that each is written once.
-fn pairs<'a>(args: Args<'a>, command: &'static str) -> Result<Vec<(&'a [u8], &'a [u8])>, CommandError> {
+fn pairs<'a>(args: Args<'a>, command: &'static str) -> Result<Vec<Pair<'a>>, CommandError> {
     let words = args.tail(1);
     if !words.len().is_multiple_of(2) {
         return Err(CommandError::Arity(Cow::Borrowed(command)));
     }
-    let mut pairs: Vec<(&[u8], &[u8])> = Vec::with_capacity(words.len() / 2);
+    let mut pairs: Vec<Pair<'_>> = Vec::with_capacity(words.len() / 2);
     let mut places: HashMap<&[u8], usize> = HashMap::with_capacity(words.len() / 2);
     let mut words = words.iter();
     while let (Some(key), Some(value)) = (words.next(), words.next()) {
