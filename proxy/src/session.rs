@@ -13,6 +13,9 @@
 
 pub mod clients;
 mod control;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests;
 mod transaction;
 
 use std::net::SocketAddr;

@@ -24,6 +24,7 @@
 //!   (R1); a peer that presents our identity, or one that runs twice, is refused (R3).
 
 mod effect;
+mod intake;
 mod link;
 mod settings;
 mod status;
@@ -34,9 +35,9 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 
 use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId, VersionVector};
-use meridian_conflict::op::{Header, Op};
+use meridian_conflict::op::Op;
 
-use crate::delivery::{Delivery, Verdict};
+use crate::delivery::Delivery;
 use crate::feed::Feed;
 use crate::frame::{Control, GoodbyeReason, Heartbeat, Hello, PROTOCOLS, Refusal};
 use crate::time::{MonoMs, WallMs};
@@ -472,122 +473,6 @@ impl<B: AsRef<[u8]>> Replica<B> {
         link.feed = Some(id);
         let session = link.session;
         self.effects.push_back(Effect::StartFeed { peer, session, subscription: id, feed });
-    }
-
-    fn subscription_refused(&mut self, now: MonoMs, peer: RegionId, id: u64, reason: Refusal) {
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        if matches!(link.intake, Intake::Open { id: open, .. } if open == id) {
-            link.intake = Intake::None;
-            self.hold(now, peer, Hold::Refused(reason));
-        }
-    }
-
-    fn receive(&mut self, now: MonoMs, wall: WallMs, peer: RegionId, op: Op<B>) {
-        if let Err(broken) = self.check_op(peer, &op.header) {
-            self.close(peer, CloseReason::Protocol(broken));
-            return;
-        }
-        let own = op.header.deps.iter().find(|(origin, _)| *origin == self.origin);
-        if !self.believes_own(peer, own.map_or(0, |(_, sequence)| *sequence)) {
-            return;
-        }
-        let ahead_ms = op.header.hlc.ms().saturating_sub(wall.0);
-        let covered = meridian_conflict::clock::covers(self.delivery.admitted(), &op.header.dot);
-        if ahead_ms > self.settings.max_skew_ms && !covered {
-            self.hold(now, peer, Hold::Skew { ahead_ms });
-            return;
-        }
-        let effects = &mut self.effects;
-        let verdict = self.delivery.offer(peer, op, &mut |op| effects.push_back(Effect::Deliver(op)));
-        if verdict != Verdict::Refused {
-            return;
-        }
-        match self.links.get_mut(&peer).map(|link| &mut link.intake) {
-            Some(Intake::Open { skimming: true, dropped, .. }) => *dropped = true,
-            _ => self.hold(now, peer, Hold::PendingFull),
-        }
-    }
-
-    fn check_op(&self, peer: RegionId, header: &Header) -> Result<(), &'static str> {
-        let origin = header.dot.actor;
-        if origin == self.origin {
-            return Err("an op of our own origin");
-        }
-        let wanted = self.routes.feeders.get(&peer).is_some_and(|r| r.contains(&origin.region()));
-        if !wanted && origin.region() != self.region {
-            return Err("an op that was not subscribed to");
-        }
-        if header.dot.counter == 0 { Err("sequence number 0") } else { Ok(()) }
-    }
-
-    fn hold(&mut self, now: MonoMs, peer: RegionId, hold: Hold) {
-        self.unsubscribe(peer);
-        let retry_ms = self.settings.retry_ms;
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        let retry_at = if hold == Hold::PendingFull { link.next_probe(now) } else { now.after(retry_ms) };
-        link.intake = Intake::Held { hold, retry_at };
-        self.effects.push_back(Effect::Notice(Notice::Held { peer, hold }));
-    }
-
-    /// Takes up the subscriptions that gave way to full memory once there is room.
-    fn resume_if_drained(&mut self, now: MonoMs) {
-        if !self.delivery.is_drained() {
-            return;
-        }
-        let waiting: Vec<RegionId> = self
-            .links
-            .iter()
-            .filter(|(_, link)| {
-                matches!(
-                    link.intake,
-                    Intake::Held { hold: Hold::PendingFull, .. } | Intake::Open { dropped: true, .. }
-                )
-            })
-            .map(|(peer, _)| *peer)
-            .collect();
-        for peer in waiting {
-            self.unsubscribe(peer);
-            self.subscribe(now, peer, false);
-            if let Some(link) = self.links.get_mut(&peer) {
-                link.reset_probe();
-            }
-        }
-    }
-
-    /// Something moved while memory is full: what other links wait for may be there soon.
-    fn hurry_probes(&mut self, now: MonoMs) {
-        if self.delivery.is_drained() {
-            return;
-        }
-        let soon = now.after(self.settings.retry_ms / 10);
-        for link in self.links.values_mut() {
-            link.reset_probe();
-            if let Intake::Held { hold: Hold::PendingFull, retry_at } = &mut link.intake {
-                *retry_at = (*retry_at).min(soon);
-            }
-        }
-    }
-
-    fn subscribe(&mut self, now: MonoMs, peer: RegionId, skimming: bool) {
-        let Some(regions) = self.routes.feeders.get(&peer).cloned() else { return };
-        let Some(link) = self.links.get_mut(&peer).filter(|link| link.greeted.is_some()) else { return };
-        let id = self.next_subscription;
-        self.next_subscription += 1;
-        let held = matches!(link.intake, Intake::Held { .. });
-        link.intake = Intake::Open { id, skimming, dropped: false, last_batch: now };
-        let from = self.delivery.admitted().clone();
-        self.send(peer, Control::Subscribe { id, regions, from });
-        if held {
-            self.effects.push_back(Effect::Notice(Notice::Resumed { peer }));
-        }
-    }
-
-    fn unsubscribe(&mut self, peer: RegionId) {
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        if let Intake::Open { id, .. } = link.intake {
-            link.intake = Intake::None;
-            self.send(peer, Control::Unsubscribe { id });
-        }
     }
 
     fn stop_feed(&mut self, peer: RegionId, only: Option<u64>) {

@@ -107,7 +107,7 @@ async fn the_status_document() {
     let lab = Lab::new().await;
     let link = LinkState { mismatches: vec!["policies".into()], ..LinkState::not_yet("us", 5) };
     lab.view.links.lock().insert("us".into(), link.clone());
-    lab.view.region.sequencer().local(lab.view.region.wall(), b"").unwrap();
+    lab.view.region.sequencer().local(lab.view.region.origin(), lab.view.region.wall(), b"").unwrap();
     lab.view.region.log().wake();
 
     let (line, body) = lab.ask("GET /status").await;
@@ -144,7 +144,7 @@ async fn metrics_are_sampled_when_asked_for() {
     let link =
         LinkState { connected: true, rtt_ms: Some(20.0), unacked_ops: 7, ..LinkState::not_yet("us", 5) };
     lab.view.links.lock().insert("us".into(), link);
-    lab.view.region.sequencer().local(lab.view.region.wall(), b"").unwrap();
+    lab.view.region.sequencer().local(lab.view.region.origin(), lab.view.region.wall(), b"").unwrap();
     sample::take(&lab.view);
 
     let (line, text) = lab.ask("GET /metrics").await;

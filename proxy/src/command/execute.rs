@@ -1,6 +1,10 @@
 //! Runs commands: locks their keys, brings objects in, gives the collected effects their place in
 //! the order, applies them.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests;
+
 use meridian_conflict::clock::Seen;
 use meridian_conflict::op::BodyBuilder;
 use meridian_topology::time::WallMs;

@@ -27,7 +27,7 @@ pub(crate) struct Lab {
     scratch: Scratch,
     pub(crate) protocol: Protocol,
     pub(crate) database: u8,
-    pub(crate) directory: TempDir,
+    _directory: TempDir,
 }
 
 impl Lab {
@@ -45,7 +45,7 @@ impl Lab {
             scratch: Scratch::new(7),
             protocol: Protocol::Resp2,
             database: 0,
-            directory,
+            _directory: directory,
         }
     }
 
@@ -249,7 +249,7 @@ pub(crate) fn unordered(value: &Value, pairs: bool) -> Value {
     let sorted = |elements: &[Value]| {
         let mut elements: Vec<Value> = elements.iter().map(|e| unordered(e, pairs)).collect();
         let strings = elements.iter().all(|e| e.elements().is_none());
-        if pairs && strings && elements.len() % 2 == 0 {
+        if pairs && strings && elements.len().is_multiple_of(2) {
             elements = elements.chunks(2).map(|pair| Value::Array(pair.to_vec())).collect();
         }
         elements.sort_by_key(|e| format!("{e:?}"));

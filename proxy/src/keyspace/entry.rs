@@ -17,6 +17,9 @@ const STORED: u8 = 4;
 /// The head row in the store counts among the keys shown.
 const STORED_SHOWN: u8 = 8;
 
+/// Elements whose rows in the store are behind.
+pub(super) type DirtyElements = IndexSet<(Facet, Box<[u8]>)>;
+
 /// A key and its object.
 #[derive(Debug)]
 pub struct Entry {
@@ -26,7 +29,7 @@ pub struct Entry {
     hash: u64,
     /// The log position of the last op that changed it.
     pub(super) changed: u64,
-    elements: Option<Box<IndexSet<(Facet, Box<[u8]>)>>>,
+    elements: Option<Box<DirtyElements>>,
     /// When it was last used, on the keyspace's clock.
     pub(super) used: u32,
     /// Tells this life of the table of elements from others; see [`super::Keyspace::next_generation`].
@@ -122,7 +125,7 @@ impl Entry {
 
     /// Takes what is dirty and leaves the entry clean: whether the head is to be written, and the
     /// elements.
-    pub(super) fn take_dirty(&mut self) -> (bool, Option<Box<IndexSet<(Facet, Box<[u8]>)>>>) {
+    pub(super) fn take_dirty(&mut self) -> (bool, Option<Box<DirtyElements>>) {
         let head = self.flags & (HEAD_DIRTY | STORED) != STORED;
         self.flags &= !(DIRTY | HEAD_DIRTY);
         (head, self.elements.take())

@@ -59,6 +59,8 @@ struct Requests {
     waiting: Vec<oneshot::Sender<()>>,
     hurry: bool,
     stop: bool,
+    #[cfg(test)]
+    abandon: bool,
 }
 
 struct Shared {
@@ -145,6 +147,13 @@ impl Handle {
         wait.await.is_ok()
     }
 
+    /// Ends the thread without a last round.
+    #[cfg(test)]
+    pub(super) fn abandon(&self) {
+        let mut requests = self.shared.requests.lock();
+        (requests.stop, requests.abandon) = (true, true);
+    }
+
     /// Takes a last round out and ends the thread.
     pub(super) fn stop(&self) {
         self.shared.requests.lock().stop = true;
@@ -172,6 +181,10 @@ impl Committer {
                 let hurry = std::mem::take(&mut requests.hurry);
                 (std::mem::take(&mut requests.waiting), hurry, requests.stop)
             };
+            #[cfg(test)]
+            if self.shared.requests.lock().abandon {
+                return;
+            }
             let seconds = u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX);
             self.work.keyspace.set_clock(seconds);
             let grown = self.work.log.written_lsn().since(round_lsn);

@@ -42,6 +42,14 @@ pub struct Threads {
 }
 
 impl Threads {
+    /// Ends as a crash would: nothing is flushed, nothing is committed.
+    #[cfg(test)]
+    pub(crate) fn crash(self) {
+        self.handle.abandon();
+        drop(self.writer);
+        let _ = self.committer.join();
+    }
+
     /// Takes everything to the store, ends the log in order. Blocks.
     ///
     /// # Errors

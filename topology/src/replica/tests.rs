@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use meridian_conflict::op::Header;
+
 use super::*;
 
 type Rep = Replica<Vec<u8>>;

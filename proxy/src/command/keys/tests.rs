@@ -41,7 +41,7 @@ pub(in crate::command) fn plant(lab: &Lab, key: &str, effects: &[Effect<'_>]) {
     body.finish_key(lab.database, key.as_bytes());
     let mut locked = lab.region.keyspace().lock(&[KeyRef::new(lab.database, key.as_bytes())]);
     locked.mark_body_dirty(body.body()).unwrap();
-    let place = lab.region.sequencer().local(lab.now(), body.body()).unwrap();
+    let place = lab.region.sequencer().local(lab.region.origin(), lab.now(), body.body()).unwrap();
     locked.apply_body(body.body(), place.stamp, meridian_conflict::clock::Seen::All, place.lsn.0).unwrap();
     drop(locked);
     lab.region.log().wake();

@@ -6,11 +6,9 @@ use std::collections::HashSet;
 use meridian_conflict::crdt::{Score, SortedSet};
 
 use super::{argument, count_of, integer, is_option, write_members};
+use crate::command::elements::{ScanOptions, scan_cursor, scan_nothing};
 use crate::command::{CommandError, Context, Outcome};
-use crate::resp::{Args, Protocol, Reply, fmt, glob};
-
-/// Up to so many members, `ZSCAN` returns all at once.
-const SCAN_WHOLE: usize = 128;
+use crate::resp::{Args, Protocol, Reply, fmt};
 
 /// What a reply of repeated random members may take, in bytes.
 const REPEATS_MAX: usize = 64 << 20;
@@ -178,98 +176,26 @@ fn repeated(
     Ok(())
 }
 
-/// A place in a walk over a set's table, from its end to its start.
-///
-/// A removal moves the table's last member into the hole, that is towards the start; so whoever
-/// stays during the walk is met. The upper 16 bits tell one table from another.
-struct Cursor {
-    table: u16,
-    left: u64,
-}
-
-impl Cursor {
-    const LEFT_BITS: u32 = 48;
-
-    /// Reads a cursor as `strtoul` does.
-    fn parse(text: &[u8]) -> Result<Self, CommandError> {
-        let (negative, digits) = match text {
-            [b'-', digits @ ..] => (true, digits),
-            [b'+', digits @ ..] => (false, digits),
-            digits => (false, digits),
-        };
-        let number = digits.iter().try_fold(0u64, |number, byte| {
-            let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
-            number.checked_mul(10)?.checked_add(u64::from(digit))
-        });
-        let signed_nothing = digits.is_empty() && !text.is_empty();
-        let number = number.filter(|_| !signed_nothing).ok_or(CommandError::text("ERR invalid cursor"))?;
-        let number = if negative { number.wrapping_neg() } else { number };
-        let left = number & ((1 << Self::LEFT_BITS) - 1);
-        Ok(Self { table: (number >> Self::LEFT_BITS) as u16, left })
-    }
-
-    /// How many members at the start of the table are left to walk.
-    fn left(&self, set: &SortedSet) -> usize {
-        let all = set.members().len();
-        if self.left == 0 || self.table != table_tag(set) {
-            return all;
-        }
-        usize::try_from(self.left).unwrap_or(all).min(all)
-    }
-
-    /// The cursor that goes on where `left` members are left.
-    fn at(set: &SortedSet, left: usize) -> u64 {
-        if left == 0 { 0 } else { u64::from(table_tag(set)) << Self::LEFT_BITS | left as u64 }
-    }
-}
-
-/// What tells a set's table from one built anew, where members stand in another order.
-fn table_tag(_set: &SortedSet) -> u16 {
-    0
-}
-
 /// `ZSCAN key cursor [MATCH pattern] [COUNT count]`
 pub(super) fn zscan(cx: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let cursor = Cursor::parse(argument(args, 2)?)?;
-    let set = cx.sorted_set(argument(args, 1)?)?;
-    reply.array(2);
-    let Some(set) = set else {
-        reply.bulk(b"0");
-        reply.array(0);
+    let cursor = scan_cursor(argument(args, 2)?)?;
+    let key = argument(args, 1)?;
+    let Some(set) = cx.sorted_set(key)? else {
+        scan_nothing(reply);
         return Ok(());
     };
-    let (mut pattern, mut count) = (None, 10);
-    let mut at = 3;
-    while let Some(option) = args.get(at) {
-        if is_option(option, "count") && at + 1 < args.len() {
-            count = usize::try_from(integer(args, at + 1)?).unwrap_or_default();
-            if count == 0 {
-                return Err(CommandError::Syntax);
-            }
-        } else if is_option(option, "match") && at + 1 < args.len() {
-            pattern = args.get(at + 1);
-        } else {
-            return Err(CommandError::Syntax);
-        }
-        at += 2;
-    }
-    let fits = |member: &[u8]| pattern.is_none_or(|pattern| glob::matches(pattern, member));
-    if set.members().len() <= SCAN_WHOLE {
-        reply.bulk(b"0");
-        let entries = set.range(0..set.len()).filter(|(_, member)| fits(member));
-        write_scanned(entries.map(|(score, member)| (*score, &**member)), reply);
+    let options = ScanOptions::parse(args.tail(3))?;
+    let (window, next) = options.window(cursor, cx.generation(key), set.members().len());
+    reply.array(2);
+    reply.bulk(next.to_string().as_bytes());
+    if window.len() == set.members().len() && next == 0 {
+        let entries = set.range(0..set.len()).map(|(score, member)| (*score, &**member));
+        write_scanned(entries.filter(|(_, member)| options.wants(member)), reply);
         return Ok(());
     }
-    let left = cursor.left(set);
-    let next = left.saturating_sub(count);
-    let mut text = Vec::new();
-    fmt::write_u64(&mut text, Cursor::at(set, next));
-    reply.bulk(&text);
-    let entries = (next..left).rev().filter_map(|index| {
-        let (member, scalar) = set.members().get_index(index)?;
-        Some((scalar.shown()?, &**member))
-    });
-    write_scanned(entries.filter(|(_, member)| fits(member)), reply);
+    let members = set.members().get_range(window).into_iter().flatten();
+    let entries = members.filter_map(|(member, scalar)| Some((scalar.shown()?, &**member)));
+    write_scanned(entries.filter(|(_, member)| options.wants(member)), reply);
     Ok(())
 }
 

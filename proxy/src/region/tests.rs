@@ -1,0 +1,205 @@
+//! Starting, crashing, recovering, staying within bounds.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::Region;
+use super::recover::Threads;
+use crate::command::execute::{Scratch, run};
+use crate::command::find;
+use crate::config::FileChecks;
+use crate::config::settings::Settings;
+use crate::metrics::Metrics;
+use crate::resp::scan::ScanLimits;
+use crate::resp::{OwnedArgs, Protocol, Reply, Value, value};
+
+fn settings(directory: &Path, sync: &str, more: &str) -> Settings {
+    let text = format!(
+        "cluster = \"test\"\nregion = \"eu\"\ndata_dir = {:?}\n[log]\nsync = \"{sync}\"\n{more}",
+        directory.join("data")
+    );
+    Settings::parse(&text, directory, FileChecks::Skip).unwrap()
+}
+
+fn open(directory: &Path, sync: &str, more: &str) -> (Arc<Region>, Threads) {
+    Region::open(settings(directory, sync, more), Arc::new(Metrics::new().unwrap())).unwrap()
+}
+
+fn ask(region: &Region, line: &str) -> Value {
+    let args: OwnedArgs = line.split(' ').collect();
+    let command = find(args.args().first().unwrap()).unwrap();
+    let mut out = Vec::new();
+    let mut reply = Reply::new(&mut out, Protocol::Resp2);
+    run(region, &mut Scratch::new(1), command, args.args(), 0, region.wall(), &mut reply);
+    value::decode(&out, &ScanLimits::default()).unwrap().unwrap().0
+}
+
+fn bulk(text: &str) -> Value {
+    Value::Bulk(text.as_bytes().to_vec())
+}
+
+#[test]
+fn what_was_written_is_there_after_an_orderly_stop() {
+    let directory = TempDir::new().unwrap();
+    let (region, threads) = open(directory.path(), "never", "");
+    let origin = region.origin();
+    ask(&region, "SET a 1");
+    ask(&region, "HSET h f x g y");
+    ask(&region, "ZADD z 1 one 2 two");
+    ask(&region, "SADD s m");
+    ask(&region, "INCRBY n 5");
+    ask(&region, "SET gone 1");
+    ask(&region, "DEL gone");
+    threads.stop().unwrap();
+    drop(region);
+    let (region, threads) = open(directory.path(), "never", "");
+    assert_eq!(region.origin(), origin, "an orderly stop keeps the incarnation");
+    assert_eq!(region.recovered().replayed, 0);
+    assert_eq!(ask(&region, "DBSIZE"), Value::Int(5));
+    assert_eq!(ask(&region, "GET a"), bulk("1"));
+    assert_eq!(ask(&region, "HGET h g"), bulk("y"));
+    assert_eq!(ask(&region, "ZSCORE z two"), bulk("2"));
+    assert_eq!(ask(&region, "SISMEMBER s m"), Value::Int(1));
+    assert_eq!(ask(&region, "INCR n"), Value::Int(6));
+    assert!(ask(&region, "GET gone").is_null());
+    threads.stop().unwrap();
+}
+
+#[tokio::test]
+async fn r4_a_crash_loses_nothing_durable_and_keeps_the_incarnation_under_always() {
+    let directory = TempDir::new().unwrap();
+    let (region, threads) = open(directory.path(), "always", "");
+    let origin = region.origin();
+    for n in 0..100 {
+        ask(&region, &format!("SET k{n} v{n}"));
+        ask(&region, "INCR n");
+    }
+    region.log().sync_now().await.unwrap();
+    threads.crash();
+    drop(region);
+    let (region, threads) = open(directory.path(), "always", "");
+    assert_eq!(region.origin(), origin);
+    assert_eq!(region.recovered().replayed, 200);
+    assert_eq!(ask(&region, "GET n"), bulk("100"));
+    assert_eq!(ask(&region, "GET k99"), bulk("v99"));
+    assert_eq!(ask(&region, "DBSIZE"), Value::Int(101));
+    // Numbers go on where they were.
+    ask(&region, "SET more 1");
+    assert_eq!(region.sequencer().progress().0, 201);
+    threads.stop().unwrap();
+}
+
+#[tokio::test]
+async fn r4_a_crash_after_a_commit_replays_over_it() {
+    let directory = TempDir::new().unwrap();
+    let (region, threads) = open(directory.path(), "always", "");
+    ask(&region, "SET a 1");
+    ask(&region, "INCR n");
+    ask(&region, "SADD s x");
+    assert!(region.committer().commit_now().await);
+    ask(&region, "DEL a");
+    ask(&region, "INCR n");
+    ask(&region, "SREM s x");
+    ask(&region, "SADD s y");
+    region.log().sync_now().await.unwrap();
+    threads.crash();
+    drop(region);
+    let (region, threads) = open(directory.path(), "always", "");
+    assert_eq!(region.recovered().replayed, 4);
+    assert!(ask(&region, "GET a").is_null());
+    assert_eq!(ask(&region, "GET n"), bulk("2"));
+    assert_eq!(ask(&region, "SMEMBERS s"), Value::Array(vec![bulk("y")]));
+    assert_eq!(ask(&region, "DBSIZE"), Value::Int(2));
+    threads.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_crash_under_everysec_takes_a_new_incarnation() {
+    let directory = TempDir::new().unwrap();
+    let (region, threads) = open(directory.path(), "everysec", "");
+    let origin = region.origin();
+    ask(&region, "INCR n");
+    region.log().sync_now().await.unwrap();
+    threads.crash();
+    drop(region);
+    let (region, threads) = open(directory.path(), "everysec", "");
+    assert_ne!(region.origin(), origin);
+    assert!(region.recovered().new_incarnation.is_some());
+    assert_eq!(ask(&region, "INCR n"), Value::Int(2));
+    assert_eq!(region.sequencer().progress().0, 1, "numbers of the new life start at one");
+    threads.stop().unwrap();
+}
+
+#[test]
+fn r1_a_copied_data_directory_takes_a_new_incarnation() {
+    let directory = TempDir::new().unwrap();
+    let (region, threads) = open(directory.path(), "always", "");
+    let origin = region.origin();
+    ask(&region, "SET a 1");
+    threads.stop().unwrap();
+    drop(region);
+    let copy = TempDir::new().unwrap();
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(directory.path().join("data"))
+        .arg(copy.path())
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    let (region, threads) = open(copy.path(), "always", "");
+    assert_ne!(region.origin(), origin);
+    assert_eq!(ask(&region, "GET a"), bulk("1"));
+    threads.stop().unwrap();
+}
+
+#[test]
+fn r3_a_second_holder_of_the_data_directory_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let (_region, threads) = open(directory.path(), "never", "");
+    let second = Region::open(settings(directory.path(), "never", ""), Arc::new(Metrics::new().unwrap()));
+    assert!(second.is_err());
+    threads.stop().unwrap();
+}
+
+#[test]
+fn a_data_directory_of_another_region_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let (_, threads) = open(directory.path(), "never", "");
+    threads.stop().unwrap();
+    let mut other = settings(directory.path(), "never", "");
+    other.cluster = "else".into();
+    let error = Region::open(other, Arc::new(Metrics::new().unwrap())).err().unwrap();
+    assert!(error.to_string().contains("belongs to region \"eu\" of cluster \"test\""), "{error}");
+}
+
+#[tokio::test]
+async fn data_larger_than_memory_stays_readable() {
+    let directory = TempDir::new().unwrap();
+    let (region, threads) = open(directory.path(), "never", "[store]\nmemory_max = \"1MiB\"\n");
+    let filler = "x".repeat(1_000);
+    for n in 0..5_000 {
+        if region.is_strained() {
+            region.wait_for_relief().await.unwrap();
+        }
+        ask(&region, &format!("SET k{n} {n}{filler}"));
+    }
+    assert!(region.committer().commit_now().await);
+    // The next look at memory finds everything clean.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while region.keyspace().memory_bytes() > 1 << 20 {
+        assert!(std::time::Instant::now() < deadline, "memory is not bounded");
+        tokio::task::yield_now().await;
+    }
+    for n in (0..5_000).step_by(7) {
+        assert_eq!(ask(&region, &format!("GET k{n}")), bulk(&format!("{n}{filler}")));
+    }
+    assert_eq!(ask(&region, "DBSIZE"), Value::Int(5_000));
+    ask(&region, "APPEND k3 !");
+    assert_eq!(ask(&region, "STRLEN k3"), Value::Int(1_002));
+    ask(&region, "FLUSHDB");
+    assert_eq!(ask(&region, "DBSIZE"), Value::Int(0));
+    assert!(ask(&region, "GET k4000").is_null());
+    threads.stop().unwrap();
+}
