@@ -317,6 +317,7 @@ fn s2_before_authentication_little_is_taken() {
         cluster.restart(i);
     }
     let address = cluster.resp_address(0);
+    let mut silent = Client::connect(address).unwrap();
     for (vector, told) in [
         ("*11\r\n", "-ERR Protocol error: unauthenticated multibulk length\r\n"),
         ("*2\r\n$4\r\nAUTH\r\n$16385\r\n", "-ERR Protocol error: unauthenticated bulk length\r\n"),
@@ -348,4 +349,5 @@ fn s2_before_authentication_little_is_taken() {
     assert_eq!(client.int(&command), 50);
     let mut b = cluster.client(1);
     wait_for("the members at b", PATIENCE, || (b.int(&["SCARD", "set"]) == 50).then_some(()));
+    assert!(silent.read_to_close().unwrap().is_empty(), "who says nothing is not waited for");
 }

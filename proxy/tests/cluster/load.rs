@@ -139,7 +139,7 @@ fn words(command: &str) -> Vec<String> {
 /// Errors are for keys that have another type just now, and never for the counters.
 fn check_reply(command: &[String], reply: &Value) {
     if let Some(replies) = reply.elements() {
-        assert!(replies.iter().all(|reply| fits_the_moment(reply)), "{command:?}: {reply:?}");
+        assert!(replies.iter().all(fits_the_moment), "{command:?}: {reply:?}");
         return;
     }
     let exact = command.get(1).is_some_and(|k| k.starts_with("counter") || k == "totals" || k == "scores");

@@ -24,10 +24,10 @@ impl Links {
         let targets: Vec<SocketAddr> = addresses.iter().map(|a| a.link).collect();
         let mut relays = BTreeMap::new();
         for from in 0..targets.len() {
-            for to in from + 1..targets.len() {
+            for (to, target) in targets.iter().enumerate().skip(from + 1) {
                 let seed = (from * 16 + to) as u64;
                 let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-                let relay = runtime.block_on(Relay::start(any, targets[to], seed)).unwrap();
+                let relay = runtime.block_on(Relay::start(any, *target, seed)).unwrap();
                 relay.control().set_both(conditions);
                 relays.insert((from, to), relay);
             }
