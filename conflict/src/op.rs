@@ -99,7 +99,7 @@ impl Facet {
 pub struct Position {
     /// The op's sequence number.
     pub sequence: u64,
-    /// Which delta of the op, from 1 (0 stands before them all).
+    /// Which delta of the op, in even numbers from 2 (0 stands before them all).
     pub index: u32,
 }
 
@@ -422,9 +422,10 @@ impl BodyBuilder {
         }
     }
 
-    /// A new number for a delta of this op.
+    /// A new number for a delta of this op. Even, so that between two deltas there is a place for
+    /// the start of a sum that begins anew after a clear in the same op.
     pub fn next_delta(&mut self) -> u32 {
-        self.next_delta += 1;
+        self.next_delta += 2;
         self.next_delta
     }
 

@@ -246,9 +246,9 @@ impl fmt::Display for Recovery {
         match self {
             Self::Unneeded => f.write_str("nothing to heal"),
             Self::Around { feeds } => {
-                write!(f, "after heal_after, routes go around it: {}", list(feeds.iter()))
+                write!(f, "until it returns they wait; feeds that would join them: {}", list(feeds.iter()))
             }
-            Self::Standby { hub } => write!(f, "after heal_after, {hub} takes over as hub"),
+            Self::Standby { hub } => write!(f, "until it returns they wait; {hub} could take over as hub"),
             Self::HubReturns => {
                 f.write_str("no standby hub: the regions serve on and converge when the hub returns")
             }

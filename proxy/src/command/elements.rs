@@ -122,8 +122,18 @@ pub fn check_picks(reply: &Reply<'_>, start: usize, count: u64) -> Result<(), Co
 /// # Errors
 /// `ERR invalid cursor`.
 pub fn scan_cursor(text: &[u8]) -> Result<u64, CommandError> {
-    let cursor = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-    cursor.ok_or(CommandError::text("ERR invalid cursor"))
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    let number = digits.iter().try_fold(0u64, |number, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    });
+    let signed_nothing = digits.is_empty() && !text.is_empty();
+    let number = number.filter(|_| !signed_nothing).ok_or(CommandError::text("ERR invalid cursor"))?;
+    Ok(if negative { number.wrapping_neg() } else { number })
 }
 
 /// What a scan of elements was asked for.

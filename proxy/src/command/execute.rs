@@ -165,7 +165,12 @@ fn try_run(
     scratch.random = context.random;
     outcome?;
     if !writes || scratch.body.is_empty() {
-        return Ok(Ran { wait_for: last_change(&locked, &keys), wrote: None });
+        let wait_for = if command.flags.has(super::Flags::NO_TOUCH) {
+            keys.iter().map(|key| locked.last_change(key) + 1).max().unwrap_or(0)
+        } else {
+            read_position(&mut locked, &keys)
+        };
+        return Ok(Ran { wait_for, wrote: None });
     }
     let body = scratch.body.body();
     locked.mark_body_dirty(body)?;
@@ -176,9 +181,9 @@ fn try_run(
     Ok(Ran { wait_for: place.lsn.0 + 1, wrote: Some(place.lsn.0) })
 }
 
-/// What a read of these keys has to wait for: one past the last change.
-fn last_change(locked: &Locked<'_>, keys: &[KeyRef<'_>]) -> u64 {
-    keys.iter().map(|key| locked.last_change(key)).max().map_or(0, |change| change.saturating_add(1))
+/// Notes that the keys were read. Returns what the reply has to wait for: one past the last change.
+fn read_position(locked: &mut Locked<'_>, keys: &[KeyRef<'_>]) -> u64 {
+    keys.iter().map(|key| locked.read_now(key)).max().map_or(0, |change| change.saturating_add(1))
 }
 
 /// Notes keys as they are now, for `WATCH`.
@@ -299,6 +304,6 @@ fn run_queue(
             let place = order.finish(now, scratch.body.body())?;
             Ok(Ran { wait_for: place.lsn.0 + 1, wrote: Some(place.lsn.0) })
         }
-        None => Ok(Ran { wait_for: last_change(locked, keys), wrote: None }),
+        None => Ok(Ran { wait_for: read_position(locked, keys), wrote: None }),
     }
 }

@@ -25,6 +25,7 @@ use super::{Command, Family, Flags, Handler, Keys};
 
 const READ: Flags = Flags::READONLY;
 const FAST_READ: Flags = Flags::READONLY.and(Flags::FAST);
+const PEEK: Flags = FAST_READ.and(Flags::NO_TOUCH);
 const WRITE: Flags = Flags::WRITE;
 const FAST_WRITE: Flags = Flags::WRITE.and(Flags::FAST);
 const WALK: Flags = Flags::READONLY.and(Flags::WALK);
@@ -42,7 +43,7 @@ pub const COMMANDS: &[Command] = &[
     command("unlink", -2, FAST_WRITE, REST, exist::del),
     command("exists", -2, FAST_READ, REST, exist::exists),
     command("touch", -2, FAST_READ, REST, exist::touch),
-    command("type", 2, FAST_READ, ONE, exist::type_of),
+    command("type", 2, PEEK, ONE, exist::type_of),
     command("dbsize", 1, FAST_READ, Keys::None, exist::dbsize),
     command("flushdb", -1, WRITE, Keys::All, exist::flushdb),
     command("flushall", -1, WRITE, Keys::All, exist::flushall),
@@ -50,16 +51,16 @@ pub const COMMANDS: &[Command] = &[
     command("pexpire", -3, FAST_WRITE, ONE, expire::pexpire),
     command("expireat", -3, FAST_WRITE, ONE, expire::expireat),
     command("pexpireat", -3, FAST_WRITE, ONE, expire::pexpireat),
-    command("expiretime", 2, FAST_READ, ONE, expire::expiretime),
-    command("pexpiretime", 2, FAST_READ, ONE, expire::pexpiretime),
-    command("ttl", 2, FAST_READ, ONE, expire::ttl),
-    command("pttl", 2, FAST_READ, ONE, expire::pttl),
+    command("expiretime", 2, PEEK, ONE, expire::expiretime),
+    command("pexpiretime", 2, PEEK, ONE, expire::pexpiretime),
+    command("ttl", 2, PEEK, ONE, expire::ttl),
+    command("pttl", 2, PEEK, ONE, expire::pttl),
     command("persist", 2, FAST_WRITE, ONE, expire::persist),
     command("rename", 3, WRITE, TWO, copy::rename),
     command("renamenx", 3, FAST_WRITE, TWO, copy::renamenx),
     command("copy", -3, WRITE.and(Flags::DENY_OOM), Keys::Elsewhere(copy::copy_keys), copy::copy),
     command("move", 3, FAST_WRITE, Keys::Elsewhere(copy::move_keys), copy::move_key),
-    command("object", -2, READ, AFTER_SUBCOMMAND, object::object),
+    command("object", -2, READ.and(Flags::NO_TOUCH), AFTER_SUBCOMMAND, object::object),
     command("memory", -2, READ, AFTER_SUBCOMMAND, object::memory),
     command("scan", -2, WALK, Keys::All, scan::scan),
     command("keys", 2, WALK, Keys::All, scan::keys),

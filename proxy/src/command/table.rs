@@ -30,6 +30,8 @@ impl Flags {
     pub const WALK: Self = Self(128);
     /// Refused when memory or disk is short.
     pub const DENY_OOM: Self = Self(256);
+    /// Looking at the key this way does not count as using it.
+    pub const NO_TOUCH: Self = Self(512);
 
     /// Both.
     pub const fn and(self, other: Self) -> Self {

@@ -107,7 +107,7 @@ pub struct Topology {
     pub shape: Shape,
     /// The feeds it stands for.
     pub graph: Graph,
-    /// Silence after which routes go around a region.
+    /// Silence after which a neighbour is reported as silent.
     pub heal_after: Duration,
 }
 

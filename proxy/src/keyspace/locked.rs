@@ -127,6 +127,18 @@ impl<'k> Locked<'k> {
         }
     }
 
+    /// Notes that the key was used now; returns [`Locked::last_change`].
+    pub fn read_now(&mut self, key: &KeyRef<'_>) -> u64 {
+        let now = self.keyspace.clock();
+        match self.entry_mut(key) {
+            Some(entry) => {
+                entry.used = now;
+                entry.changed
+            }
+            None => self.last_change(key),
+        }
+    }
+
     /// The log position of the last change to a key, whether or not it is still there. Rises with
     /// every change; what `WATCH` compares and what a reply waits for.
     pub fn last_change(&self, key: &KeyRef<'_>) -> u64 {

@@ -232,6 +232,11 @@ fn replay_op(
     lsn: Lsn,
 ) -> anyhow::Result<bool> {
     let Some(deps) = ops.replay(header)? else { return Ok(false) };
+    if let Err(error) = meridian_conflict::op::validate(body) {
+        // Parked when it came; it counts as applied and changes nothing.
+        tracing::error!(dot = ?header.stamp(), %error, "parked an op that cannot be applied");
+        return Ok(true);
+    }
     apply_remote(keyspace, header, deps, body, lsn)?;
     Ok(true)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use meridian_conflict::clock::{RegionId, VersionVector};
+use meridian_conflict::clock::{Origin, RegionId, VersionVector};
 use meridian_conflict::op::Op;
 use meridian_topology::frame::batch::BatchDecoder;
 use meridian_topology::frame::{Control, GoodbyeReason};
@@ -64,6 +64,7 @@ struct Hub {
     truncated: Option<Lsn>,
     duplicates: BTreeMap<RegionId, u64>,
     waits: u64,
+    pending_shown: std::collections::BTreeSet<Origin>,
 }
 
 /// Runs the links of a region until it drains.
@@ -138,6 +139,7 @@ impl Hub {
             truncated: None,
             duplicates: BTreeMap::new(),
             waits: 0,
+            pending_shown: Default::default(),
             region,
         }
     }
@@ -377,9 +379,10 @@ impl Hub {
         let (region, connection) = (Arc::clone(&self.region), wire.connection.clone());
         let name = self.name(peer);
         let sent = region.metrics().link_bytes.with_label_values(&[&name, "sent", "ops"]);
+        let unsent = region.metrics().unacked_bytes.with_label_values(&[&name]);
         let task = tokio::spawn(async move {
             let closing = connection.clone();
-            if let Err(error) = outgoing::send(region, connection, subscription, feed, sent).await {
+            if let Err(error) = outgoing::send(region, connection, subscription, feed, sent, unsent).await {
                 tracing::debug!(peer = name, %error, "a feed ended");
                 // If the connection still stands, the subscriber must ask anew.
                 closing.close(
@@ -476,6 +479,8 @@ impl Hub {
         }
         let delivery = self.replica.delivery();
         metrics.pending_bytes.set(i64::try_from(delivery.pending_bytes()).unwrap_or(i64::MAX));
+        self.show_pending(&metrics);
+        let delivery = self.replica.delivery();
         let waits = delivery.causal_waits();
         metrics.causal_waits.inc_by(waits.saturating_sub(self.waits));
         self.waits = waits;
@@ -486,6 +491,18 @@ impl Hub {
             *known = *count;
         }
         self.tell_truncation(have_all);
+    }
+
+    /// Held ops by origin; a gauge that was set once is set to zero when nothing is held any more.
+    fn show_pending(&mut self, metrics: &crate::metrics::Metrics) {
+        let held = self.replica.delivery().pending_by_origin();
+        self.pending_shown.extend(held.keys().copied());
+        for origin in &self.pending_shown {
+            let name = self.names.get(&origin.region()).cloned().unwrap_or_default();
+            let label = format!("{name}.{:08x}", origin.incarnation());
+            let count = held.get(origin).copied().unwrap_or(0);
+            metrics.pending_ops.with_label_values(&[&label]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     fn is_subscriber(&self, peer: RegionId) -> bool {

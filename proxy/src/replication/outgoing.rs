@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use meridian_conflict::clock::covers_all;
 use meridian_topology::feed::Feed;
 use meridian_topology::frame::batch::BatchEncoder;
-use prometheus::IntCounter;
+use prometheus::{IntCounter, IntGauge};
 
 use super::{STREAM_VERSION, frame_limit};
 use crate::config::settings::LogSync;
@@ -52,6 +52,7 @@ struct Outgoing {
     encoder: BatchEncoder,
     limit: usize,
     sent_bytes: IntCounter,
+    unsent_bytes: IntGauge,
 }
 
 /// Sends `feed` on a new stream until something ends it.
@@ -61,6 +62,7 @@ pub(super) async fn send(
     subscription: u64,
     mut feed: Feed,
     sent_bytes: IntCounter,
+    unsent_bytes: IntGauge,
 ) -> Result<(), FeedEnd> {
     let mut head = BytesMut::new();
     head.put_u8(STREAM_VERSION);
@@ -76,7 +78,8 @@ pub(super) async fn send(
     };
     let compressor = Compressor::new()?;
     let encoder = BatchEncoder::default();
-    let mut out = Outgoing { region, connection, stream, compressor, encoder, limit, sent_bytes };
+    let mut out =
+        Outgoing { region, connection, stream, compressor, encoder, limit, sent_bytes, unsent_bytes };
     loop {
         out.send_chunk(&mut reader, upto, &mut feed).await?;
     }
@@ -101,6 +104,8 @@ impl Outgoing {
         feed: &mut Feed,
     ) -> Result<(), FeedEnd> {
         let chunk = reader.next(upto).await?;
+        let unsent = self.region.log().written_lsn().since(chunk.start());
+        self.unsent_bytes.set(i64::try_from(unsent).unwrap_or(i64::MAX));
         let mut records = chunk.records();
         loop {
             let mut more = false;
@@ -116,6 +121,8 @@ impl Outgoing {
             }
             self.flush().await?;
             if !more {
+                let unsent = self.region.log().written_lsn().since(chunk.end());
+                self.unsent_bytes.set(i64::try_from(unsent).unwrap_or(i64::MAX));
                 return Ok(());
             }
         }
@@ -138,7 +145,6 @@ impl Outgoing {
         frame.put_slice(&packed);
         self.sent_bytes.inc_by(frame.len() as u64);
         write_frame(&mut self.stream, frame.freeze(), self.limit).await?;
-        let _ = &self.region;
         Ok(())
     }
 }

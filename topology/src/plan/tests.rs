@@ -36,13 +36,13 @@ Paths while every region is up
 When a region fails
   ap: 1 of 2 pairs keep their path
     the ops of us no longer reach eu
-    after heal_after, routes go around it: us -> eu
+    until it returns they wait; feeds that would join them: us -> eu
   eu: 1 of 2 pairs keep their path
     the ops of ap no longer reach us
-    after heal_after, routes go around it: ap -> us
+    until it returns they wait; feeds that would join them: ap -> us
   us: 1 of 2 pairs keep their path
     the ops of eu no longer reach ap
-    after heal_after, routes go around it: eu -> ap
+    until it returns they wait; feeds that would join them: eu -> ap
 "
     );
 }
@@ -52,7 +52,7 @@ fn a_lost_hub_is_replaced_by_the_first_standby() {
     let plan = star("eu", &["us", "ap"], &["eu", "us", "ap"]);
     assert_eq!(plan.failure(&name("eu")).unwrap().recovery, Recovery::Standby { hub: name("us") });
     assert_eq!(plan.failure(&name("us")).unwrap().recovery, Recovery::Unneeded);
-    assert!(plan.to_string().contains("after heal_after, us takes over as hub"));
+    assert!(plan.to_string().contains("until it returns they wait; us could take over as hub"));
 }
 
 #[test]
