@@ -16,8 +16,9 @@ use crate::store::row::{self, RowKey};
 use crate::store::{Store, StoreError};
 
 impl Keyspace {
-    /// Locks `keys` with all of their objects in memory, or known to be absent. `durable` is a log
-    /// position up to which everything is durable: what the store holds is not younger.
+    /// Locks `keys` with all of their objects in memory, or known to be absent. Everything below
+    /// `durable` is durable, and what the store holds is not younger: its last change counts as the
+    /// position just below, for which no reader has to wait.
     ///
     /// # Errors
     /// [`StoreError`]: nothing is locked, and nothing was changed.
@@ -53,7 +54,7 @@ impl Keyspace {
                     continue;
                 }
                 match object {
-                    Some(object) => locked.install(key, object, durable),
+                    Some(object) => locked.install(key, object, durable.saturating_sub(1)),
                     None => absent.push((at, departures)),
                 }
             }
@@ -71,7 +72,7 @@ impl Keyspace {
             if matches!(locked.find(key), Found::Missing)
                 && let Some(object) = load(&*self.store, key)?
             {
-                locked.install(key, object, durable);
+                locked.install(key, object, durable.saturating_sub(1));
             }
         }
         Ok(locked)

@@ -186,11 +186,7 @@ impl Hub {
                         Ok(connection) => {
                             let Some(context) = contexts.get(&connection.region).cloned() else { continue };
                             let peer = RegionId::of(&connection.region);
-                            tokio::spawn(async move {
-                                let events = context.events.clone();
-                                let (error, _) = peer::run(connection, peer, context, false).await;
-                                let _ = events.send(Event::Trouble { peer, error }).await;
-                            });
+                            tokio::spawn(peer::run(connection, peer, context, false));
                         }
                         Err(refused) => {
                             let reason = format!("{:?}", refused.refusal.close_reason());

@@ -30,6 +30,9 @@ const CONTROL_WITHIN: Duration = Duration::from_secs(10);
 /// How long a close waits for what was sent before it.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// How long a peer that has ended its control stream may take to close.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
 /// What the hub tells a connection's writer.
 pub(super) enum Outbound {
     /// Send this.
@@ -54,6 +57,13 @@ pub(super) struct Context {
     pub(super) sent_control: IntCounter,
 }
 
+impl Context {
+    /// Tells what is wrong with a link. Without a hub there is nobody left to tell.
+    async fn trouble(&self, peer: RegionId, error: String) {
+        let _ = self.events.send(Event::Trouble { peer, error }).await;
+    }
+}
+
 /// Dials `name` for ever, whenever there is no connection.
 pub(super) async fn dial(
     endpoint: Arc<Endpoint>,
@@ -67,20 +77,14 @@ pub(super) async fn dial(
     loop {
         match try_dial(&endpoint, &name, &address).await {
             Ok(connection) => {
-                let (ended, greeted) = run(connection, peer, context.clone(), true).await;
-                if greeted {
+                if run(connection, peer, context.clone(), true).await {
                     backoff.reset();
                 }
-                let error = ended;
-                if context.events.send(Event::Trouble { peer, error }).await.is_err() {
-                    return;
-                }
             }
-            Err(error) => {
-                if context.events.send(Event::Trouble { peer, error }).await.is_err() {
-                    return;
-                }
-            }
+            Err(error) => context.trouble(peer, error).await,
+        }
+        if context.events.is_closed() {
+            return;
         }
         tokio::time::sleep(backoff.after_failure()).await;
     }
@@ -96,45 +100,64 @@ async fn try_dial(endpoint: &Endpoint, name: &str, address: &str) -> Result<Peer
     endpoint.dial(name, chosen).await.map_err(|error| error.to_string())
 }
 
-/// Runs a connection until it ends. Returns why it ended and whether the peer ever spoke.
+/// Runs a connection until it ends, and tells why it did. Returns whether the peer accepted us.
 pub(super) async fn run(
     peer_connection: PeerConnection,
     peer: RegionId,
     context: Context,
     dialled: bool,
-) -> (String, bool) {
+) -> bool {
     let connection = peer_connection.connection.clone();
     let opening = async { if dialled { connection.open_bi().await } else { connection.accept_bi().await } };
     let (send, receive) = match tokio::time::timeout(CONTROL_WITHIN, opening).await {
         Ok(Ok(streams)) => streams,
-        Ok(Err(error)) => return (Ended::from(&error).to_string(), false),
+        Ok(Err(error)) => {
+            context.trouble(peer, Ended::from(&error).to_string()).await;
+            return false;
+        }
         Err(_) => {
             peer_connection.close(CloseReason::ProtocolError, "no control stream");
-            return ("the peer opened no control stream".into(), false);
+            context.trouble(peer, "the peer opened no control stream".into()).await;
+            return false;
         }
     };
     let (outbound, queue) = mpsc::channel(CONTROL_QUEUE);
     let (told, session) = tokio::sync::oneshot::channel();
     let wire = Wire { connection: connection.clone(), outbound };
     if context.events.send(Event::Connected { peer, wire, session: told }).await.is_err() {
-        return ("this region stops".into(), false);
+        return false;
     }
-    let Ok(session) = session.await else { return ("this region stops".into(), false) };
+    let Ok(session) = session.await else { return false };
     let writer = tokio::spawn(write_control(peer_connection, send, queue, context.sent_control.clone()));
     let streams = tokio::spawn(accept_streams(connection.clone(), peer, session, context.clone()));
-    let (greeted, fault) = read_control(receive, peer, session, &context).await;
-    if let Some(fault) = fault {
-        connection.close(quinn::VarInt::from_u32(CloseReason::ProtocolError.code()), fault.as_bytes());
+    let (accepted, fault) = read_control(receive, peer, session, &context).await;
+    let close = |why: &str| {
+        connection.close(quinn::VarInt::from_u32(CloseReason::ProtocolError.code()), why.as_bytes());
+    };
+    match &fault {
+        Some(fault) => close(fault),
+        // A peer that ends its stream is about to close, and its reason says more.
+        None => {
+            if tokio::time::timeout(CLOSE_WITHIN, connection.closed()).await.is_err() {
+                close("the control stream ended");
+            }
+        }
     }
-    let ended = connection.closed().await;
+    let ended = Ended::from(&connection.closed().await);
     streams.abort();
     writer.abort();
-    let error = Ended::from(&ended).to_string();
     let _ = context.events.send(Event::Disconnected { peer, session }).await;
-    (error, greeted)
+    match fault {
+        Some(fault) => context.trouble(peer, fault).await,
+        // Whoever closed it on this side has told why, and that must stand.
+        None if ended == Ended::Local => {}
+        None => context.trouble(peer, ended.to_string()).await,
+    }
+    accepted
 }
 
-/// Reads control messages until the stream ends. Returns whether any came, and what was wrong.
+/// Reads control messages until the stream ends. Returns whether the peer accepted us, which all but
+/// a hello and a goodbye show, and what was wrong.
 async fn read_control(
     receive: quinn::RecvStream,
     peer: RegionId,
@@ -142,25 +165,24 @@ async fn read_control(
     context: &Context,
 ) -> (bool, Option<String>) {
     let mut frames = FrameReader::new(receive, CONTROL_BYTES_MAX);
-    let mut greeted = false;
+    let mut accepted = false;
     loop {
         match frames.next().await {
             Ok(Some(payload)) => {
                 context.received_control.inc_by(payload.len() as u64);
                 let control = match Control::decode(&payload) {
                     Ok(control) => control,
-                    Err(error) => return (greeted, Some(error.to_string())),
+                    Err(error) => return (accepted, Some(error.to_string())),
                 };
-                greeted = true;
+                accepted |= !matches!(control, Control::Hello(_) | Control::Goodbye { .. });
                 if context.events.send(Event::Control { peer, session, control }).await.is_err() {
-                    return (greeted, None);
+                    return (accepted, None);
                 }
             }
-            Ok(None) => return (greeted, Some("the control stream ended".into())),
             Err(error @ crate::link::framing::FrameError::TooLarge { .. }) => {
-                return (greeted, Some(error.to_string()));
+                return (accepted, Some(error.to_string()));
             }
-            Err(_) => return (greeted, None),
+            Ok(None) | Err(_) => return (accepted, None),
         }
     }
 }

@@ -3,5 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod absence;
+mod causality;
 mod cli;
+mod clients;
+mod convergence;
+mod crashes;
+mod fold;
+mod harness;
+mod intruders;
+mod load;
 mod process;

@@ -1,0 +1,243 @@
+//! Regions that were away, came back as somebody else, or were started twice. Named after the
+//! failures they rehearse.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::crashes::no_number_was_used_twice;
+use crate::harness::{Client, Cluster, Options, PATIENCE, Shape, serve, wait_for};
+
+/// Writes `count` keys of some size under `prefix`.
+fn fill(client: &mut Client, prefix: &str, count: usize) {
+    let value = "v".repeat(100);
+    for chunk in (0..count).collect::<Vec<_>>().chunks(200) {
+        let commands: Vec<Vec<String>> = chunk
+            .iter()
+            .map(|n| vec!["SET".into(), format!("{prefix}:{n}"), format!("{prefix}{n}{value}")])
+            .collect();
+        let replies = client.pipeline(&commands).unwrap();
+        assert!(replies.iter().all(|reply| !reply.is_error()));
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_directory(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// The incarnations of a region that `client`'s region has ops of.
+fn incarnations(client: &mut Client, region: &str) -> Vec<(i64, i64)> {
+    let of_region = |(name, incarnation, sequence)| (name == region).then_some((incarnation, sequence));
+    client.vector().into_iter().filter_map(of_region).collect()
+}
+
+#[test]
+fn an_absent_region_catches_up_from_the_logs_on_disk() {
+    let mut cluster = Cluster::start(Options::new(Shape::Ring, 3));
+    fill(&mut cluster.client(2), "before", 100);
+    cluster.await_converged(PATIENCE);
+    cluster.stop(2);
+    // Each start begins a segment: what c lacks lies in several, and none of it in memory.
+    for life in 0..3 {
+        for i in [0, 1] {
+            fill(&mut cluster.client(i), &format!("life{life}"), 2_000);
+            if life == 1 {
+                cluster.kill9(i)
+            } else {
+                cluster.stop(i)
+            }
+            cluster.restart(i);
+        }
+    }
+    let segments = fs::read_dir(cluster.data(1).join("log")).unwrap().count();
+    assert!(segments >= 4, "{segments} files in the log");
+    cluster.restart(2);
+    let took = cluster.await_converged(PATIENCE);
+    println!("12000 ops of an absence caught up in {took:?}");
+    assert_eq!(cluster.metric(2, "meridian_parked_ops_total", &[]), 0.0);
+}
+
+#[test]
+fn a_read_of_what_only_the_store_has_waits_for_no_write() {
+    let mut cluster = Cluster::start(Options::new(Shape::Mesh, 2));
+    fill(&mut cluster.client(0), "stored", 10);
+    cluster.await_converged(PATIENCE);
+    for i in cluster.all() {
+        cluster.stop(i);
+        cluster.restart(i);
+        let mut client = cluster.client(i);
+        for command in [["GET", "stored:3"], ["STRLEN", "stored:4"], ["TYPE", "stored:5"]] {
+            assert!(!client.call(&command).is_null());
+        }
+    }
+}
+
+#[test]
+fn j3_a_region_away_past_retention_is_refused_and_told_so() {
+    let options = Options { retention: "1s", ..Options::new(Shape::Mesh, 2) };
+    let mut cluster = Cluster::start(options);
+    fill(&mut cluster.client(0), "before", 10);
+    cluster.await_converged(PATIENCE);
+    cluster.stop(1);
+    fill(&mut cluster.client(0), "missed", 10);
+    cluster.stop(0);
+    cluster.restart(0);
+    let oldest = |cluster: &Cluster| cluster.status(0)["log"]["oldest"].as_u64().unwrap();
+    let before = oldest(&cluster);
+    // The store takes what is dirty in rounds; after each, segments past retention go.
+    let mut client = cluster.client(0);
+    wait_for("the log to forget", PATIENCE, || {
+        fill(&mut client, "after", 1);
+        (oldest(&cluster) > before).then_some(())
+    });
+    cluster.restart(1);
+    let state = wait_for("a state that says so", PATIENCE, || {
+        cluster.links_of(1).remove("a").filter(|state| state.contains("PastLog"))
+    });
+    assert!(state.starts_with("held"), "{state}");
+    let mut b = cluster.client(1);
+    assert_eq!(b.maybe(&["GET", "missed:0"]), None);
+    assert!(b.maybe(&["GET", "before:0"]).is_some(), "it still serves what it has");
+    // The other direction is not affected.
+    fill(&mut b, "back", 10);
+    wait_for("b's writes at a", PATIENCE, || client.maybe(&["GET", "back:9"]));
+}
+
+#[test]
+fn k4_both_edited_while_cut_both_restarted_then_joined() {
+    let mut cluster = Cluster::start(Options::new(Shape::Mesh, 2));
+    cluster.client(0).ok(&["SET", "key", "common"]);
+    cluster.await_converged(PATIENCE);
+    cluster.cut(0, 1);
+    for i in cluster.all() {
+        let mut client = cluster.client(i);
+        let name = cluster.name(i);
+        for n in 0..20 {
+            client.ok(&["SET", "key", &format!("{name}{n}")]);
+            client.int(&["HSET", "hash", "field", &format!("{name}{n}")]);
+            client.int(&["INCR", "counter"]);
+            client.int(&["SADD", "set", &format!("{name}{n}")]);
+            client.int(&["ZADD", "sorted", &n.to_string(), name]);
+        }
+    }
+    cluster.stop(0);
+    cluster.kill9(1);
+    cluster.restart(0);
+    cluster.restart(1);
+    cluster.mend_all();
+    cluster.await_converged(PATIENCE);
+    for i in cluster.all() {
+        let mut client = cluster.client(i);
+        // b wrote last, and the clocks are one machine's.
+        assert_eq!(client.text(&["GET", "key"]), "b19");
+        assert_eq!(client.text(&["HGET", "hash", "field"]), "b19");
+        assert_eq!(client.int(&["GET", "counter"]), 40);
+        assert_eq!(client.int(&["SCARD", "set"]), 40);
+        assert_eq!(client.int(&["ZCARD", "sorted"]), 2);
+        let labels = [("kind", "write_write")];
+        assert!(cluster.metric(i, "meridian_conflicts_total", &labels) > 0.0, "{}", cluster.name(i));
+    }
+}
+
+/// A copy of region a's data is made, a goes on, and is then set back to the copy by `restore`.
+fn set_back(restore: impl Fn(&Path, &Path)) {
+    let mut cluster = Cluster::start(Options::new(Shape::Mesh, 3));
+    fill(&mut cluster.client(0), "old", 50);
+    cluster.await_converged(PATIENCE);
+    cluster.stop(0);
+    let copy = cluster.directory().join("copy");
+    copy_directory(cluster.data(0), &copy);
+    cluster.restart(0);
+    fill(&mut cluster.client(0), "later", 50);
+    cluster.await_converged(PATIENCE);
+    let first = incarnations(&mut cluster.client(1), "a");
+    assert_eq!(first.len(), 1, "{first:?}");
+    cluster.stop(0);
+    restore(&copy, cluster.data(0));
+    cluster.restart(0);
+    let mut a = cluster.client(0);
+    wait_for("its own later ops from its peers", PATIENCE, || a.maybe(&["GET", "later:49"]));
+    a.ok(&["SET", "after", "the restore"]);
+    cluster.await_links();
+    cluster.await_converged(PATIENCE);
+    let now = incarnations(&mut cluster.client(1), "a");
+    assert_eq!(now.len(), 2, "{now:?}");
+    assert!(now.contains(&first[0]), "the first life's numbers went on: {first:?}, {now:?}");
+    for i in cluster.all() {
+        assert_eq!(cluster.client(i).text(&["GET", "after"]), "the restore");
+    }
+}
+
+#[test]
+fn r1_a_restored_copy_takes_a_new_incarnation() {
+    set_back(|copy, data| {
+        fs::rename(data, data.with_extension("broken")).unwrap();
+        copy_directory(copy, data);
+    });
+}
+
+#[test]
+fn r1_files_put_back_in_place_are_found_out_by_the_peers() {
+    set_back(|copy, data| {
+        // The identity keeps its place on the disk: only what the peers know tells.
+        for part in ["log", "store"] {
+            fs::remove_dir_all(data.join(part)).unwrap();
+            copy_directory(&copy.join(part), &data.join(part));
+        }
+    });
+}
+
+#[test]
+fn r3_a_second_process_on_the_same_data_is_refused() {
+    let mut cluster = Cluster::start(Options::new(Shape::Mesh, 2));
+    let free = "127.0.0.1:0";
+    let mut text = fs::read_to_string(cluster.config(0)).unwrap();
+    for port in [cluster.resp_address(0), cluster.link_address(0), cluster.admin_address(0)] {
+        text = text.replacen(&port.to_string(), free, 1);
+    }
+    let config = cluster.directory().join("second.toml");
+    fs::write(&config, text).unwrap();
+    let output = serve(&config).output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("open in another process"), "{said}");
+    fill(&mut cluster.client(0), "first", 10);
+    cluster.await_converged(PATIENCE);
+    for i in cluster.all() {
+        cluster.stop(i);
+    }
+    no_number_was_used_twice(&cluster);
+}
+
+#[test]
+fn r3_a_copy_started_beside_the_original_writes_under_another_incarnation() {
+    let mut cluster = Cluster::start(Options::new(Shape::Mesh, 2));
+    fill(&mut cluster.client(0), "first", 20);
+    cluster.await_converged(PATIENCE);
+    cluster.stop(0);
+    let copy = cluster.directory().join("copy");
+    copy_directory(cluster.data(0), &copy);
+    cluster.restart(0);
+    let twin = cluster.twin(0, &copy);
+    wait_for("the twin to write", Duration::from_secs(30), || {
+        let mut client = Client::connect(twin.resp).ok()?;
+        client.try_call(&["SET", "twin", "yes"]).ok().filter(|reply| !reply.is_error())
+    });
+    fill(&mut cluster.client(0), "second", 20);
+    drop(twin);
+    cluster.await_links();
+    cluster.await_converged(PATIENCE);
+    assert!(incarnations(&mut cluster.client(0), "a").iter().all(|(_, sequence)| *sequence > 0));
+    for i in cluster.all() {
+        assert!(cluster.client(i).maybe(&["GET", "second:19"]).is_some());
+        cluster.stop(i);
+    }
+}

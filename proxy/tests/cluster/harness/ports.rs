@@ -1,0 +1,33 @@
+//! Ports below those that the system gives out by itself, so that a region that is down finds its own
+//! ports free again.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use super::config::Addresses;
+
+const FIRST: u16 = 12_000;
+const COUNT: u16 = 18_000;
+
+static NEXT: AtomicU16 = AtomicU16::new(0);
+
+/// Three ports that nobody uses now and that are given out once in this process.
+pub fn take() -> Addresses {
+    let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let tcp = |port| TcpListener::bind(local(port)).is_ok();
+    let udp = |port| UdpSocket::bind(local(port)).is_ok();
+    Addresses { resp: local(find(tcp)), link: local(find(udp)), admin: local(find(tcp)) }
+}
+
+/// A port that nobody uses now.
+fn find(is_free: impl Fn(u16) -> bool) -> u16 {
+    // Another run at the same time starts elsewhere.
+    let start = u16::try_from(std::process::id() * 331 % u32::from(COUNT)).unwrap();
+    for _ in 0..COUNT {
+        let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
+        if is_free(port) {
+            return port;
+        }
+    }
+    panic!("no free port");
+}

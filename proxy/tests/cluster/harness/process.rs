@@ -1,0 +1,71 @@
+//! One `meridian serve`.
+
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a region may take to end in order.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// `meridian serve` with this configuration.
+pub fn serve(config: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meridian"));
+    command.args(["serve", "--config"]).arg(config);
+    command.env_remove("MERIDIAN_LOG").stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// A process that is killed when the test ends, however it does.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts it; what it says is appended to `log`.
+    pub fn start(config: &Path, log: &Path) -> Self {
+        let log = OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let child = serve(config).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        Self { child }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// `kill -9`.
+    pub fn kill9(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, and waits.
+    pub fn stop(mut self) -> ExitStatus {
+        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(id, Signal::TERM).unwrap();
+        let deadline = Instant::now() + DRAIN_WITHIN;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "does not end within {DRAIN_WITHIN:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Ended already, in most tests.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
