@@ -6,6 +6,8 @@ use meridian_conflict::crdt::ElementTable;
 use meridian_conflict::object::Object;
 use meridian_conflict::op::Facet;
 
+use smallvec::SmallVec;
+
 use super::KeyRef;
 
 /// The object differs from its rows in the store.
@@ -20,10 +22,14 @@ const STORED_SHOWN: u8 = 8;
 /// Elements whose rows in the store are behind.
 pub(super) type DirtyElements = ElementTable<(Facet, Box<[u8]>), ()>;
 
+/// Keys of up to so many bytes lie in the entry itself.
+const KEY_INLINE: usize = 24;
+
 /// A key and its object.
 #[derive(Debug)]
 pub struct Entry {
-    key: Box<[u8]>,
+    /// Inline where short: one miss less on the way to it.
+    key: SmallVec<[u8; KEY_INLINE]>,
     /// The state. Change it through [`super::Locked`] only, which keeps the figures.
     pub(super) object: Object,
     hash: u64,
@@ -41,7 +47,7 @@ pub struct Entry {
 impl Entry {
     pub(super) fn new(key: KeyRef<'_>, generation: u16) -> Self {
         Self {
-            key: key.key.into(),
+            key: SmallVec::from_slice(key.key),
             object: Object::default(),
             hash: key.hash,
             changed: 0,
@@ -98,7 +104,8 @@ impl Entry {
 
     /// Bytes in memory, in constant time: struct, key, object, map slot.
     pub(super) fn footprint(&self) -> i64 {
-        let bytes = size_of::<Self>() + 2 * size_of::<Slot>() + self.key.len() + self.object.heap_bytes();
+        let key = if self.key.spilled() { self.key.len() } else { 0 };
+        let bytes = size_of::<Self>() + 2 * size_of::<Slot>() + key + self.object.heap_bytes();
         i64::try_from(bytes).unwrap_or(i64::MAX)
     }
 
