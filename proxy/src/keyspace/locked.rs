@@ -55,6 +55,15 @@ struct Tracker<'a> {
     head: bool,
     changes: u64,
     conflicts: Vec<Conflict>,
+    /// Nothing showed at some moment.
+    emptied: bool,
+}
+
+impl Tracker<'_> {
+    fn apply(&mut self, object: &mut Object, effect: &Effect<'_>, how: Applying<'_>) {
+        object.apply(effect, how, self);
+        self.emptied |= object.facet().is_none();
+    }
 }
 
 impl Observer for Tracker<'_> {
@@ -277,7 +286,7 @@ impl<'k> Locked<'k> {
         let mut applied = Applied::default();
         change_entry(keyspace, entry, place.lsn.0, &mut applied, |object, tracker| {
             // The body was made by this process a moment ago: it decodes.
-            change.effects().flatten().for_each(|effect| object.apply(&effect, how, tracker));
+            change.effects().flatten().for_each(|effect| tracker.apply(object, &effect, how));
         });
         Ok(place)
     }
@@ -298,7 +307,7 @@ impl<'k> Locked<'k> {
         self.change(&key, lsn, applied, |object, tracker| {
             for effect in change.effects() {
                 match effect {
-                    Ok(effect) => object.apply(&effect, how, tracker),
+                    Ok(effect) => tracker.apply(object, &effect, how),
                     Err(error) => return outcome = Err(error),
                 }
             }
@@ -342,10 +351,15 @@ fn change_entry(
 ) {
     let (shown, bytes) = (entry.object.facet().is_some(), entry.footprint());
     let mut elements = Vec::new();
-    let mut tracker =
-        Tracker { entry_elements: &mut elements, head: false, changes: 0, conflicts: Vec::new() };
+    let mut tracker = Tracker {
+        entry_elements: &mut elements,
+        head: false,
+        changes: 0,
+        conflicts: Vec::new(),
+        emptied: false,
+    };
     change(&mut entry.object, &mut tracker);
-    let Tracker { head, changes, conflicts, .. } = tracker;
+    let Tracker { head, changes, conflicts, emptied, .. } = tracker;
     if head {
         entry.mark_head_dirty();
     }
@@ -355,7 +369,7 @@ fn change_entry(
     entry.changed = entry.changed.max(lsn);
     entry.used = keyspace.clock();
     let shown_now = entry.object.facet().is_some();
-    if shown && !shown_now {
+    if shown && (emptied || !shown_now) {
         // What comes next is added to an empty table, whatever stood where before.
         entry.generation = keyspace.next_generation();
     }
