@@ -341,7 +341,7 @@ impl Object {
         match effect {
             Effect::Assign { value, baseline } => {
                 self.clash(Facet::String, how, observer);
-                let met = self.on_string(|string| string.assign(stamp, (*value).into(), baseline, seen));
+                let met = self.on_string(|string| string.assign_bytes(stamp, value, baseline, seen));
                 self.report(met, Kind::WriteWrite, Facet::String, &[], how, observer);
             }
             Effect::Add { total, fresh, index } => {

@@ -411,6 +411,27 @@ impl<V: ScalarValue> Scalar<V> {
 }
 
 impl Scalar<Value> {
+    /// [`Scalar::assign`] of bytes. A sole assignment of the same length is overwritten in place.
+    pub fn assign_bytes(
+        &mut self,
+        stamp: Stamp,
+        value: &[u8],
+        baseline: &[SeenDelta],
+        seen: Seen<'_>,
+    ) -> Met {
+        if let Register::One(sole) = &mut self.register
+            && self.deltas.is_none()
+            && baseline.is_empty()
+            && sole.value.len() == value.len()
+            && seen.covers(&sole.stamp.dot)
+        {
+            sole.stamp = stamp;
+            sole.value.copy_from_slice(value);
+            return Met { changed: true, rivals: Vec::new() };
+        }
+        self.assign(stamp, value.into(), baseline, seen)
+    }
+
     /// What a reader sees: the winner's bytes with the live deltas added where it is a number, or
     /// the deltas' sum alone. `None` when not visible.
     pub fn shown(&self) -> Option<std::borrow::Cow<'_, [u8]>> {

@@ -155,6 +155,9 @@ impl Keyspace {
 
     /// Locks the shards of `keys`.
     pub fn lock(&self, keys: &[KeyRef<'_>]) -> Locked<'_> {
+        if let [only] = keys {
+            return Locked::acquire(self, std::iter::once(only.shard()));
+        }
         let mut shards: SmallVec<[usize; 4]> = keys.iter().map(KeyRef::shard).collect();
         shards.sort_unstable();
         shards.dedup();

@@ -107,6 +107,8 @@ pub struct Session {
     /// `CLIENT REPLY SKIP`: 2 from the command on, 1 for the one to be skipped.
     skip: u8,
     opened: Instant,
+    /// The command before.
+    last: Option<&'static Command>,
     counts: [u64; Family::ALL.len()],
 }
 
@@ -212,6 +214,7 @@ impl Session {
             silent: false,
             skip: 0,
             opened: Instant::now(),
+            last: None,
             counts: [0; Family::ALL.len()],
             region,
         }
@@ -397,7 +400,7 @@ impl Session {
         first: &mut Option<Family>,
     ) -> Result<After, End> {
         let name = args.first().unwrap_or_default();
-        let Some(command) = find(name) else {
+        let Some(command) = self.find(name) else {
             if is_http(name) {
                 return Err(End::Protocol(ProtocolError::HttpProbe));
             }
@@ -432,6 +435,17 @@ impl Session {
             execute::run(&self.region, &mut self.scratch, command, args, self.database, now, &mut reply);
         self.wait_for = self.wait_for.max(ran.wait_for);
         Ok(After::Continue)
+    }
+
+    /// The command called `name`: mostly the one before, so that one is tried first.
+    fn find(&mut self, name: &[u8]) -> Option<&'static Command> {
+        if let Some(last) = self.last
+            && last.name.as_bytes().eq_ignore_ascii_case(name)
+        {
+            return Some(last);
+        }
+        self.last = find(name);
+        self.last
     }
 
     /// Answers with an error; inside `MULTI` the transaction is lost.

@@ -153,7 +153,7 @@ impl Graph {
     /// feeds, hub and standby hubs. Exchanged in the hello. The way a graph was written down does not
     /// enter: a ring and the custom feeds that draw the same ring have the same digest.
     ///
-    /// xxh3-64 over [`DIGEST_DOMAIN`] and four lists of names: members, feeds as `from, to` in order,
+    /// xxh3-64 over a constant and four lists of names: members, feeds as `from, to` in order,
     /// hub (none or one), standby hubs in their order. A list is its length, a name its bytes after
     /// their length; lengths are 4 bytes, little endian.
     pub fn digest(&self) -> u64 {

@@ -81,7 +81,7 @@ impl Hash {
         baseline: &[SeenDelta],
         seen: Seen<'_>,
     ) -> Met {
-        self.change(field, |scalar| scalar.assign(stamp, value.into(), baseline, seen))
+        self.change(field, |scalar| scalar.assign_bytes(stamp, value, baseline, seen))
     }
 
     /// `HINCRBY`.

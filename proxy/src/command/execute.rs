@@ -6,7 +6,7 @@
 mod tests;
 
 use meridian_conflict::clock::Seen;
-use meridian_conflict::op::BodyBuilder;
+use meridian_conflict::op::{self, BodyBuilder};
 use meridian_topology::time::WallMs;
 use smallvec::SmallVec;
 
@@ -173,9 +173,18 @@ fn try_run(
         return Ok(Ran { wait_for, wrote: None });
     }
     let body = scratch.body.body();
-    locked.mark_body_dirty(body)?;
-    let place = region.sequencer().local(origin, now, body)?;
-    locked.apply_body(body, place.stamp, Seen::All, place.lsn.0)?;
+    let mut changes = op::changes(body);
+    let place = match (keys.as_slice(), changes.next(), changes.next()) {
+        ([key], Some(Ok(change)), None) if !matches!(command.keys, Keys::All) => {
+            locked.write_one(key, &change, || region.sequencer().local(origin, now, body))?
+        }
+        _ => {
+            locked.mark_body_dirty(body)?;
+            let place = region.sequencer().local(origin, now, body)?;
+            locked.apply_body(body, place.stamp, Seen::All, place.lsn.0)?;
+            place
+        }
+    };
     drop(locked);
     region.log().wake();
     Ok(Ran { wait_for: place.lsn.0 + 1, wrote: Some(place.lsn.0) })

@@ -260,7 +260,7 @@ impl Default for Limits {
             client_output_max: 32 << 20,
             query_buffer_max: 16 << 20,
             pending_max: 64 << 20,
-            tail_cache: 64 << 20,
+            tail_cache: 16 << 20,
             max_op: 16 << 20,
         }
     }

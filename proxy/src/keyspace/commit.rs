@@ -73,7 +73,7 @@ impl Keyspace {
                 let (head, elements) = entry.take_dirty();
                 let (database, vacant) = (entry.database(), entry.object().is_vacant());
                 let shown = entry.object().facet().is_some();
-                for (facet, element) in elements.iter().flat_map(|e| e.iter()) {
+                for (facet, element) in elements.iter().flat_map(|e| e.keys()) {
                     let key = row::element_key(database, entry.key(), *facet as u8, element);
                     value.clear();
                     if entry.object().encode_element(*facet, element, &mut value) {

@@ -2,9 +2,11 @@
 
 use std::hash::{Hash, Hasher};
 
-use indexmap::IndexSet;
+use meridian_conflict::crdt::ElementTable;
 use meridian_conflict::object::Object;
 use meridian_conflict::op::Facet;
+
+use smallvec::SmallVec;
 
 use super::KeyRef;
 
@@ -18,12 +20,16 @@ const STORED: u8 = 4;
 const STORED_SHOWN: u8 = 8;
 
 /// Elements whose rows in the store are behind.
-pub(super) type DirtyElements = IndexSet<(Facet, Box<[u8]>)>;
+pub(super) type DirtyElements = ElementTable<(Facet, Box<[u8]>), ()>;
+
+/// Keys of up to so many bytes lie in the entry itself.
+const KEY_INLINE: usize = 24;
 
 /// A key and its object.
 #[derive(Debug)]
 pub struct Entry {
-    key: Box<[u8]>,
+    /// Inline where short: one miss less on the way to it.
+    key: SmallVec<[u8; KEY_INLINE]>,
     /// The state. Change it through [`super::Locked`] only, which keeps the figures.
     pub(super) object: Object,
     hash: u64,
@@ -41,7 +47,7 @@ pub struct Entry {
 impl Entry {
     pub(super) fn new(key: KeyRef<'_>, generation: u16) -> Self {
         Self {
-            key: key.key.into(),
+            key: SmallVec::from_slice(key.key),
             object: Object::default(),
             hash: key.hash,
             changed: 0,
@@ -98,7 +104,8 @@ impl Entry {
 
     /// Bytes in memory, in constant time: struct, key, object, map slot.
     pub(super) fn footprint(&self) -> i64 {
-        let bytes = size_of::<Self>() + 2 * size_of::<Slot>() + self.key.len() + self.object.heap_bytes();
+        let key = if self.key.spilled() { self.key.len() } else { 0 };
+        let bytes = size_of::<Self>() + 2 * size_of::<Slot>() + key + self.object.heap_bytes();
         i64::try_from(bytes).unwrap_or(i64::MAX)
     }
 
@@ -118,9 +125,9 @@ impl Entry {
         self.flags |= HEAD_DIRTY;
     }
 
-    pub(super) fn mark_element_dirty(&mut self, facet: Facet, element: &[u8]) {
+    pub(super) fn mark_element_dirty(&mut self, facet: Facet, element: Box<[u8]>) {
         let elements = self.elements.get_or_insert_default();
-        elements.insert((facet, element.into()));
+        elements.insert((facet, element), ());
     }
 
     /// Takes what is dirty and leaves the entry clean: whether the head is to be written, and the

@@ -1,13 +1,17 @@
 //! Objects under their shard locks.
 
+use std::sync::atomic::Ordering;
+
 use dashmap::{RwLockWriteGuard, SharedValue};
+use meridian_conflict::clock::Seen;
 use meridian_conflict::object::{Applying, Object};
-use meridian_conflict::op::{Effect, ElementBaseline, Facet, MalformedBody, changes};
+use meridian_conflict::op::{Change, Effect, ElementBaseline, Facet, MalformedBody, changes};
 use meridian_conflict::outcome::{Conflict, Observer};
 use smallvec::SmallVec;
 
 use super::entry::{Entry, Slot};
 use super::{KeyRef, Keyspace, Table};
+use crate::sequencer::Place;
 
 /// Guards over a set of shards.
 pub struct Locked<'k> {
@@ -90,7 +94,10 @@ impl<'k> Locked<'k> {
     }
 
     fn table_mut(&mut self, shard: usize) -> Option<&mut Table> {
-        let at = self.guards.binary_search_by_key(&shard, |(shard, _)| *shard).ok()?;
+        let at = match self.guards.as_slice() {
+            [(only, _)] if *only == shard => 0,
+            guards => guards.binary_search_by_key(&shard, |(shard, _)| *shard).ok()?,
+        };
         self.guards.get_mut(at).map(|(_, guard)| &mut **guard)
     }
 
@@ -168,14 +175,14 @@ impl<'k> Locked<'k> {
         let Some(table) = self.table_mut(key.shard()) else { return };
         table
             .insert_entry(key.hash, (Slot(Box::new(entry)), SharedValue::new(())), |(slot, _)| slot.0.hash());
-        self.keyspace.bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+        self.keyspace.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Takes an entry out of memory.
     pub(super) fn depart(&mut self, key: &KeyRef<'_>) {
         let Some(table) = self.table_mut(key.shard()) else { return };
         let Some((slot, _)) = table.remove_entry(key.hash, |(slot, _)| slot.0.is(key)) else { return };
-        self.keyspace.bytes.fetch_sub(slot.0.footprint(), std::sync::atomic::Ordering::Relaxed);
+        self.keyspace.bytes.fetch_sub(slot.0.footprint(), Ordering::Relaxed);
         if let Some(state) = self.keyspace.shard_state(key.shard()) {
             let mut state = state.lock();
             state.departures += 1;
@@ -223,38 +230,80 @@ impl<'k> Locked<'k> {
     /// Puts the key in the dirty list, so that a commit whose position covers an op on it cannot miss
     /// its rows. Before the op gets its place in the log.
     pub(super) fn mark_key_dirty(&mut self, key: &KeyRef<'_>) {
-        let keyspace = self.keyspace;
-        let shard = key.shard();
-        let now = keyspace.clock();
-        let Some(table) = self.table_mut(shard) else { return };
-        let same = |(slot, _): &(Slot, SharedValue<()>)| slot.0.is(key);
-        let newly_dirty = if let Some((slot, _)) = table.get_mut(key.hash, same) {
-            slot.0.mark_dirty()
-        } else {
-            let mut entry = Entry::new(*key, keyspace.next_generation());
-            entry.used = now;
-            entry.mark_dirty();
-            keyspace.bytes.fetch_add(entry.footprint(), std::sync::atomic::Ordering::Relaxed);
-            let slot = (Slot(Box::new(entry)), SharedValue::new(()));
-            table.insert_entry(key.hash, slot, |(slot, _)| slot.0.hash());
-            true
-        };
-        if newly_dirty && let Some(state) = keyspace.shard_state(shard) {
-            state.lock().dirty.push(key.hash);
-            keyspace.dirty.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
+        self.entry_to_write(key);
     }
 
-    /// Applies one effect to a key that was marked dirty.
-    pub(super) fn apply_effect(
+    /// The key's entry, made if there is none, and in the dirty list.
+    fn entry_to_write(&mut self, key: &KeyRef<'_>) -> Option<&mut Entry> {
+        let keyspace = self.keyspace;
+        let shard = key.shard();
+        let table = self.table_mut(shard)?;
+        let same = |(slot, _): &(Slot, SharedValue<()>)| slot.0.is(key);
+        // Asked twice for the borrow checker's sake; the second look finds what the first has fetched.
+        let (slot, _) = if table.get(key.hash, same).is_some() {
+            table.get_mut(key.hash, same)?
+        } else {
+            let mut entry = Entry::new(*key, keyspace.next_generation());
+            entry.used = keyspace.clock();
+            keyspace.bytes.fetch_add(entry.footprint(), Ordering::Relaxed);
+            let slot = (Slot(Box::new(entry)), SharedValue::new(()));
+            table.insert_entry(key.hash, slot, |(slot, _)| slot.0.hash())
+        };
+        if slot.0.mark_dirty()
+            && let Some(state) = keyspace.shard_state(shard)
+        {
+            state.lock().dirty.push(key.hash);
+            keyspace.dirty.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(&mut slot.0)
+    }
+
+    /// Writes a local op whose body changes `key` alone: marks the key, has `place` give the op its
+    /// place, applies it. What [`Locked::mark_body_dirty`] and [`Locked::apply_body`] do, with one
+    /// search for the key.
+    ///
+    /// # Errors
+    /// That of `place`; nothing changed.
+    pub fn write_one<E>(
         &mut self,
         key: &KeyRef<'_>,
-        effect: &Effect<'_>,
+        change: &Change<'_>,
+        place: impl FnOnce() -> Result<Place, E>,
+    ) -> Result<Place, E> {
+        let keyspace = self.keyspace;
+        let Some(entry) = self.entry_to_write(key) else { return place() };
+        let place = place()?;
+        let how = Applying { stamp: place.stamp, seen: Seen::All };
+        let mut applied = Applied::default();
+        change_entry(keyspace, entry, place.lsn.0, &mut applied, |object, tracker| {
+            // The body was made by this process a moment ago: it decodes.
+            change.effects().flatten().for_each(|effect| object.apply(&effect, how, tracker));
+        });
+        Ok(place)
+    }
+
+    /// Applies the effects of one change to its key, which was marked dirty.
+    ///
+    /// # Errors
+    /// [`MalformedBody`]; the effects before the malformed one are applied.
+    pub(super) fn apply_change(
+        &mut self,
+        change: &Change<'_>,
         how: Applying<'_>,
         lsn: u64,
         applied: &mut Applied,
-    ) {
-        self.change(key, lsn, applied, |object, tracker| object.apply(effect, how, tracker));
+    ) -> Result<(), MalformedBody> {
+        let key = KeyRef::new(change.database, change.key);
+        let mut outcome = Ok(());
+        self.change(&key, lsn, applied, |object, tracker| {
+            for effect in change.effects() {
+                match effect {
+                    Ok(effect) => object.apply(&effect, how, tracker),
+                    Err(error) => return outcome = Err(error),
+                }
+            }
+        });
+        outcome
     }
 
     /// Applies a flush to one key.
@@ -277,40 +326,52 @@ impl<'k> Locked<'k> {
         change: impl FnOnce(&mut Object, &mut Tracker<'_>),
     ) {
         let keyspace = self.keyspace;
-        let Some(entry) = self.entry_mut(key) else { return };
-        let (shown, bytes) = (entry.object.facet().is_some(), entry.footprint());
-        let mut elements = Vec::new();
-        let mut tracker =
-            Tracker { entry_elements: &mut elements, head: false, changes: 0, conflicts: Vec::new() };
-        change(&mut entry.object, &mut tracker);
-        let Tracker { head, changes, conflicts, .. } = tracker;
-        if head {
-            entry.mark_head_dirty();
+        if let Some(entry) = self.entry_mut(key) {
+            change_entry(keyspace, entry, lsn, applied, change);
         }
-        for (facet, element) in &elements {
-            entry.mark_element_dirty(*facet, element);
-        }
-        entry.changed = entry.changed.max(lsn);
-        entry.used = keyspace.clock();
-        let shown_now = entry.object.facet().is_some();
-        if shown && !shown_now {
-            // What comes next is added to an empty table, whatever stood where before.
-            entry.generation = keyspace.next_generation();
-        }
-        let grown = entry.footprint() - bytes;
-        if grown != 0 {
-            keyspace.bytes.fetch_add(grown, std::sync::atomic::Ordering::Relaxed);
-        }
-        if shown != shown_now {
-            keyspace.count_shown(key.database, if shown_now { 1 } else { -1 });
-        }
-        applied.changes += changes;
-        applied.conflicts.extend(conflicts.into_iter().map(|conflict| PlacedConflict {
-            database: key.database,
-            key: key.key.into(),
-            conflict,
-        }));
     }
+}
+
+/// Changes an entry's object and keeps the figures: what is dirty, what shows, bytes.
+fn change_entry(
+    keyspace: &Keyspace,
+    entry: &mut Entry,
+    lsn: u64,
+    applied: &mut Applied,
+    change: impl FnOnce(&mut Object, &mut Tracker<'_>),
+) {
+    let (shown, bytes) = (entry.object.facet().is_some(), entry.footprint());
+    let mut elements = Vec::new();
+    let mut tracker =
+        Tracker { entry_elements: &mut elements, head: false, changes: 0, conflicts: Vec::new() };
+    change(&mut entry.object, &mut tracker);
+    let Tracker { head, changes, conflicts, .. } = tracker;
+    if head {
+        entry.mark_head_dirty();
+    }
+    for (facet, element) in elements {
+        entry.mark_element_dirty(facet, element);
+    }
+    entry.changed = entry.changed.max(lsn);
+    entry.used = keyspace.clock();
+    let shown_now = entry.object.facet().is_some();
+    if shown && !shown_now {
+        // What comes next is added to an empty table, whatever stood where before.
+        entry.generation = keyspace.next_generation();
+    }
+    let grown = entry.footprint() - bytes;
+    if grown != 0 {
+        keyspace.bytes.fetch_add(grown, Ordering::Relaxed);
+    }
+    if shown != shown_now {
+        keyspace.count_shown(entry.database(), if shown_now { 1 } else { -1 });
+    }
+    applied.changes += changes;
+    applied.conflicts.extend(conflicts.into_iter().map(|conflict| PlacedConflict {
+        database: entry.database(),
+        key: entry.key().into(),
+        conflict,
+    }));
 }
 
 /// Whether a body flushes a database, which locks everything.

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use meridian_conflict::clock::{Seen, Stamp};
 use meridian_conflict::object::ALL_FACETS;
 use meridian_conflict::object::Applying;
-use meridian_conflict::op::{Effect, ElementBaseline, KeyBaseline, MalformedBody, changes};
+use meridian_conflict::op::{Change, Effect, ElementBaseline, KeyBaseline, MalformedBody, changes};
 
 use super::locked::Applied;
 use super::{KeyRef, Keyspace, Locked, load};
@@ -125,15 +125,15 @@ impl Locked<'_> {
         Ok(take(&Effect::Flush { baselines }))
     }
 
-    /// Marks the keys that a body changes, as [`Locked::mark_dirty`], those of flushes included.
+    /// Puts the keys that a body changes in the dirty list, those of flushes included, so that a commit
+    /// whose position covers the op cannot miss its rows. Before the op gets its place in the log.
     ///
     /// # Errors
     /// [`ApplyError`]; some keys may be marked, which is harmless.
     pub fn mark_body_dirty(&mut self, body: &[u8]) -> Result<(), ApplyError> {
         for change in changes(body) {
             let change = change?;
-            let flushes = matches!(change.effects().next(), Some(Ok(Effect::Flush { .. })));
-            if flushes {
+            if flush_of(&change)?.is_some() {
                 for key in self.database_keys(change.database)? {
                     self.mark_key_dirty(&KeyRef::new(change.database, &key));
                 }
@@ -160,14 +160,9 @@ impl Locked<'_> {
         let how = Applying { stamp, seen };
         for change in changes(body) {
             let change = change?;
-            let key = KeyRef::new(change.database, change.key);
-            for effect in change.effects() {
-                let effect = effect?;
-                if let Effect::Flush { baselines } = &effect {
-                    self.flush(change.database, baselines, how, lsn, &mut applied)?;
-                } else {
-                    self.apply_effect(&key, &effect, how, lsn, &mut applied);
-                }
+            match flush_of(&change)? {
+                Some(baselines) => self.flush(change.database, &baselines, how, lsn, &mut applied)?,
+                None => self.apply_change(&change, how, lsn, &mut applied)?,
             }
         }
         Ok(applied)
@@ -190,5 +185,16 @@ impl Locked<'_> {
             self.apply_flush(&KeyRef::new(database, &key), of_key, how, lsn, applied);
         }
         Ok(())
+    }
+}
+
+/// The baselines of a change that flushes its database. A flush stands alone under an empty key.
+fn flush_of<'a>(change: &Change<'a>) -> Result<Option<Vec<KeyBaseline<'a>>>, MalformedBody> {
+    if !change.key.is_empty() {
+        return Ok(None);
+    }
+    match change.effects().next().transpose()? {
+        Some(Effect::Flush { baselines }) => Ok(Some(baselines)),
+        _ => Ok(None),
     }
 }

@@ -54,7 +54,7 @@ pub struct FjallOptions {
 impl Default for FjallOptions {
     fn default() -> Self {
         Self {
-            cache_bytes: 64 << 20,
+            cache_bytes: 32 << 20,
             write_buffer_bytes: 16 << 20,
             journal_bytes: 128 << 20,
             workers: 2,

@@ -52,7 +52,7 @@ pub enum Effect<B> {
         reason: CloseReason,
     },
     /// Take no more local ops under the present origin: this region has lost ops it gave out. Pick
-    /// an incarnation never used before, store it, then call [`Replica::handle_reincarnated`].
+    /// an incarnation never used before, store it, then call [`super::Replica::handle_reincarnated`].
     TakeNewIncarnation(Amnesia),
     /// Tell operators.
     Notice(Notice),
