@@ -81,6 +81,31 @@ fn a_read_of_what_only_the_store_has_waits_for_no_write() {
 }
 
 #[test]
+fn a_partition_that_outlives_the_connections_heals() {
+    let cluster = Cluster::start(Options::new(Shape::Mesh, 3));
+    cluster.cut(0, 1);
+    cluster.cut(0, 2);
+    for i in cluster.all() {
+        let mut client = cluster.client(i);
+        fill(&mut client, cluster.name(i), 300);
+        for _ in 0..50 {
+            client.int(&["INCR", "counter"]);
+        }
+    }
+    for (i, peer) in [(0, "b"), (0, "c"), (1, "a"), (2, "a")] {
+        wait_for("the link to be given up", PATIENCE, || (cluster.links_of(i)[peer] == "down").then_some(()));
+        assert_eq!(cluster.metric(i, "meridian_link_up", &[("peer", peer)]), 0.0);
+    }
+    assert_eq!(cluster.client(0).int(&["GET", "counter"]), 50, "a is alone and works");
+    cluster.mend_all();
+    cluster.await_links();
+    cluster.await_converged(PATIENCE);
+    for i in cluster.all() {
+        assert_eq!(cluster.client(i).int(&["GET", "counter"]), 150);
+    }
+}
+
+#[test]
 fn j3_a_region_away_past_retention_is_refused_and_told_so() {
     let options = Options { retention: "1s", ..Options::new(Shape::Mesh, 2) };
     let mut cluster = Cluster::start(options);

@@ -66,24 +66,35 @@ fn write(address: std::net::SocketAddr, id: &str, progress: &AtomicU64, done: &A
     record
 }
 
-/// Kills and restarts regions, `kills` times, at moments that the load decides.
-fn kill_about(cluster: &mut Cluster, watch: &Watch, kills: usize, seed: u64) {
+/// Kills and restarts regions in `rounds`, at moments that the load decides. Returns the number of kills.
+fn kill_about(cluster: &mut Cluster, watch: &Watch, rounds: usize, seed: u64) -> usize {
     let mut random = Random::new(seed);
-    for round in 0..kills {
+    let mut kills = 0;
+    for round in 0..rounds {
         let until = watch.total() + random.below(150);
         wait_for("writes", PATIENCE, || (watch.total() >= until).then_some(()));
         let victim = usize::try_from(random.below(cluster.all().len() as u64)).unwrap();
         cluster.kill9(victim);
-        match random.below(4) {
+        kills += 1;
+        match random.below(5) {
             // In the middle of its start.
             0 => {
                 cluster.spawn(victim);
                 cluster.kill9(victim);
+                kills += 1;
             }
             // As soon as it serves, while it catches up.
             1 => {
                 cluster.restart(victim);
                 cluster.kill9(victim);
+                kills += 1;
+            }
+            // Together with all others.
+            2 => {
+                let others: Vec<usize> = cluster.all().filter(|i| *i != victim).collect();
+                others.iter().for_each(|other| cluster.kill9(*other));
+                others.iter().for_each(|other| cluster.restart(*other));
+                kills += others.len();
             }
             // After the others have gone on.
             _ => {
@@ -93,12 +104,13 @@ fn kill_about(cluster: &mut Cluster, watch: &Watch, kills: usize, seed: u64) {
         }
         cluster.restart(victim);
         if round % 20 == 19 {
-            println!("{} rounds, {} writes", round + 1, watch.total());
+            println!("{kills} kills, {} writes", watch.total());
         }
     }
+    kills
 }
 
-fn survives_kills(shape: Shape, kills: usize, seed: u64) {
+fn survives_kills(shape: Shape, rounds: usize, seed: u64) {
     let line = Conditions {
         delay: Duration::from_millis(5),
         jitter: Duration::from_millis(10),
@@ -108,7 +120,7 @@ fn survives_kills(shape: Shape, kills: usize, seed: u64) {
     let mut cluster = Cluster::start(Options { conditions: line, ..Options::new(shape, 3) });
     let watch =
         Watch { done: AtomicBool::new(false), progress: cluster.all().map(|_| AtomicU64::new(0)).collect() };
-    let records: Vec<Record> = std::thread::scope(|scope| {
+    let (kills, records): (usize, Vec<Record>) = std::thread::scope(|scope| {
         let mut writers = Vec::new();
         for i in cluster.all() {
             let address = cluster.resp_address(i);
@@ -119,20 +131,20 @@ fn survives_kills(shape: Shape, kills: usize, seed: u64) {
             }
         }
         let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            kill_about(&mut cluster, &watch, kills, seed);
+            kill_about(&mut cluster, &watch, rounds, seed)
         }));
         watch.done.store(true, Relaxed);
         let records = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
-        if let Err(panic) = killed {
-            std::panic::resume_unwind(panic);
+        match killed {
+            Ok(kills) => (kills, records),
+            Err(panic) => std::panic::resume_unwind(panic),
         }
-        records
     });
     cluster.await_links();
     let took = cluster.await_converged(PATIENCE);
     check(&cluster, &records);
     let writes: usize = records.iter().map(|r| r.acknowledged.len()).sum();
-    println!("{shape:?}: {kills} rounds of kills, {writes} writes, equal after {took:?}, nothing lost");
+    println!("{shape:?}: {kills} kills, {writes} writes, equal after {took:?}, nothing lost");
     for i in cluster.all() {
         cluster.stop(i);
     }
