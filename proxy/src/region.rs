@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use meridian_conflict::clock::Origin;
 use meridian_topology::time::{MonoMs, WallMs};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::config::settings::{LogSync, Role, Settings};
 use crate::keyspace::Keyspace;
@@ -49,6 +49,8 @@ pub struct Region {
     /// Woken when the store has caught up or memory was freed.
     relief: Arc<Notify>,
     recovered: recover::Report,
+    /// Whether the incarnation is known not to have given out more than this region remembers.
+    confirmed: watch::Sender<bool>,
     clients: Arc<Clients>,
 }
 
@@ -126,6 +128,26 @@ impl Region {
         self.origin.store(new.0, Ordering::Release);
         tracing::warn!(%old, %new, because, "took a new incarnation");
         Ok(new)
+    }
+
+    /// Whether the incarnation is safe to write under; see [`Region::confirmed`].
+    pub fn is_confirmed(&self) -> bool {
+        *self.confirmed.borrow()
+    }
+
+    /// The incarnation is safe to write under.
+    pub fn confirm(&self) {
+        self.confirmed.send_replace(true);
+    }
+
+    /// Waits until the incarnation is safe to write under. After a start that keeps its
+    /// incarnation, the files may be older than they seem (a volume that was rolled back), and
+    /// numbers may have been given out that are not remembered here: either every neighbour says
+    /// that it knows of none, or a new incarnation is taken.
+    pub async fn confirmed(&self) {
+        let mut confirmed = self.confirmed.subscribe();
+        // The sender lives as long as this region.
+        let _ = confirmed.wait_for(|confirmed| *confirmed).await;
     }
 
     /// Whether clients may not write here.

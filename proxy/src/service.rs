@@ -179,7 +179,11 @@ async fn open_ports(region: &Arc<Region>, identity: Option<Identity>) -> anyhow:
     let addresses = Addresses { resp: resp.local_addr()?, link: links.address, admin: admin.local_addr()? };
     let view = admin::View::new(Arc::clone(region), Arc::clone(&links.states), cert_not_after);
     let admin = admin::Server::start(admin, view);
-    let sessions = tokio::spawn(session::listen(Arc::clone(region), resp));
+    let serving = Arc::clone(region);
+    let sessions = tokio::spawn(async move {
+        serving.confirmed().await;
+        session::listen(serving, resp).await;
+    });
     Ok((Ports { sessions, links, admin }, addresses))
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use meridian_conflict::clock::Seen;
 use meridian_conflict::op::Header;
 use meridian_topology::sequence::{self, Position};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::Region;
 use super::committer::{self, Retention, Work, decode_position};
@@ -123,6 +123,8 @@ impl Region {
             retention: Retention { time: settings.log.retention, max_bytes: settings.log.retention_max },
         };
         let (handle, committer) = committer::Handle::spawn(work, stored.1)?;
+        let alone = settings.topology.graph.neighbours(&settings.region).is_empty();
+        let (confirmed, _) = watch::channel(is_new || new_incarnation.is_some() || alone);
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let new_incarnation = new_incarnation.filter(|_| !is_new);
         let region = Arc::new(Self {
@@ -139,6 +141,7 @@ impl Region {
             drain: Notify::new(),
             relief,
             recovered: Report { replayed, new_incarnation, took_ms },
+            confirmed,
             clients: Arc::default(),
         });
         Ok((region, Threads { writer, committer, handle }))

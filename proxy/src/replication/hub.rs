@@ -26,6 +26,9 @@ use crate::service::LinkStates;
 /// Events that wait: batches of at most a frame each, so this bounds memory too.
 const EVENTS: usize = 64;
 
+/// How long a start waits for all neighbours to confirm the incarnation before it takes a new one.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
+
 /// How often status, metrics and truncation are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 
@@ -64,6 +67,8 @@ struct Hub {
     truncated: Option<Lsn>,
     duplicates: BTreeMap<RegionId, u64>,
     waits: u64,
+    /// The last hold told of each peer.
+    holds: BTreeMap<RegionId, replica::Hold>,
     pending_shown: std::collections::BTreeSet<Origin>,
 }
 
@@ -79,6 +84,7 @@ pub(super) async fn run(region: Arc<Region>, endpoint: Arc<Endpoint>, states: Li
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     while !region.is_draining() {
         let due = hub.replica.poll_timeout().map(|at| at.since(region.mono()));
+        let due = if region.is_confirmed() { due } else { Some(due.unwrap_or(50).min(50)) };
         let timer = tokio::time::sleep(Duration::from_millis(due.unwrap_or(1_000).min(1_000)));
         tokio::select! {
             () = &mut drained => break,
@@ -87,7 +93,10 @@ pub(super) async fn run(region: Arc<Region>, endpoint: Arc<Endpoint>, states: Li
             _ = housekeeping.tick() => hub.keep_house(),
         }
         hub.carry_out().await;
+        hub.confirm();
     }
+    // A start that is being waited for ends, too.
+    region.confirm();
     hub.replica.end(GoodbyeReason::Stopping);
     hub.carry_out().await;
     // The goodbyes leave with the connections' close.
@@ -139,6 +148,7 @@ impl Hub {
             truncated: None,
             duplicates: BTreeMap::new(),
             waits: 0,
+            holds: BTreeMap::new(),
             pending_shown: Default::default(),
             region,
         }
@@ -149,27 +159,10 @@ impl Hub {
     }
 
     /// Dials the neighbours with greater names, accepts those with smaller ones: one connection per
-    /// pair.
+    /// pair. At the start the others are dialled once, too.
     fn start_peers(&self, endpoint: &Arc<Endpoint>, events: &mpsc::Sender<Event>) -> Vec<AbortHandle> {
         let settings = self.region.settings();
         let mut tasks = Vec::new();
-        for name in settings.topology.graph.neighbours(&settings.region) {
-            let Some(configured) = settings.regions.get(&name) else { continue };
-            if name.as_str() > settings.region.as_str() {
-                let peer = RegionId::of(name.as_str());
-                let context = self.context(name.as_str(), events.clone());
-                let seed = self.region.boot() ^ u64::from(peer.0);
-                let dial = peer::dial(
-                    Arc::clone(endpoint),
-                    name.to_string(),
-                    configured.address.clone(),
-                    peer,
-                    context,
-                    seed,
-                );
-                tasks.push(tokio::spawn(dial).abort_handle());
-            }
-        }
         let contexts: BTreeMap<String, peer::Context> = settings
             .topology
             .graph
@@ -177,6 +170,21 @@ impl Hub {
             .iter()
             .map(|name| (name.to_string(), self.context(name.as_str(), events.clone())))
             .collect();
+        for (name, context) in &contexts {
+            let Some(configured) = settings.regions.values().find(|r| r.name.as_str() == name) else {
+                continue;
+            };
+            let peer = RegionId::of(name);
+            let (endpoint, name, context) = (Arc::clone(endpoint), name.clone(), context.clone());
+            let address = configured.address.clone();
+            let task = if name.as_str() > settings.region.as_str() {
+                let seed = self.region.boot() ^ u64::from(peer.0);
+                tokio::spawn(peer::dial(endpoint, name, address, peer, context, seed))
+            } else {
+                tokio::spawn(peer::announce(endpoint, name, address, peer, context))
+            };
+            tasks.push(task.abort_handle());
+        }
         let metrics = Arc::clone(self.region.metrics());
         let endpoint = Arc::clone(endpoint);
         tasks.push(
@@ -203,11 +211,39 @@ impl Hub {
     fn context(&self, name: &str, events: mpsc::Sender<Event>) -> peer::Context {
         let bytes = &self.region.metrics().link_bytes;
         peer::Context {
+            standing: Arc::default(),
             events,
             frame_limit: frame_limit(self.region.settings()),
             received: bytes.with_label_values(&[name, "received", "ops"]),
             received_control: bytes.with_label_values(&[name, "received", "control"]),
             sent_control: bytes.with_label_values(&[name, "sent", "control"]),
+        }
+    }
+
+    /// Sees to it that the incarnation is safe to write under; see [`Region::confirmed`].
+    fn confirm(&mut self) {
+        if self.region.is_confirmed() {
+            return;
+        }
+        if self.replica.unconfirmed().next().is_none() {
+            return self.region.confirm();
+        }
+        if self.region.uptime() < CONFIRM_WITHIN {
+            return;
+        }
+        self.take_new_incarnation(
+            "not all neighbours answered at the start, so what was given out is not known",
+        );
+        self.region.confirm();
+    }
+
+    fn take_new_incarnation(&mut self, because: &str) {
+        match self.region.take_new_incarnation(because) {
+            Ok(origin) => {
+                self.replica.handle_reincarnated(origin, &self.region.sequencer().applied());
+                self.region.confirm();
+            }
+            Err(error) => tracing::error!(%error, "cannot take a new incarnation; links stay closed"),
         }
     }
 
@@ -354,12 +390,7 @@ impl Hub {
                     amnesia.known.counter,
                     amnesia.remembered
                 );
-                match self.region.take_new_incarnation(&because) {
-                    Ok(origin) => {
-                        self.replica.handle_reincarnated(origin, &self.region.sequencer().applied())
-                    }
-                    Err(error) => tracing::error!(%error, "cannot take a new incarnation; links stay closed"),
-                }
+                self.take_new_incarnation(&because);
             }
             Effect::Notice(notice) => self.notice(&notice),
         }
@@ -418,6 +449,7 @@ impl Hub {
         match notice {
             Notice::Up { peer } => {
                 self.troubles.remove(peer);
+                self.holds.remove(peer);
                 tracing::info!(peer = self.name(*peer), "link up");
             }
             Notice::Down { peer } => tracing::warn!(peer = self.name(*peer), "link down"),
@@ -426,9 +458,12 @@ impl Hub {
                 if let replica::Hold::Skew { .. } = hold {
                     self.region.metrics().clock_rejected.with_label_values(&[&name]).inc();
                 }
-                tracing::warn!(peer = name, ?hold, "link held: nothing is lost, ops wait at the peer");
+                // A hold is tried again each second: told once.
+                if self.holds.insert(*peer, *hold) != Some(*hold) {
+                    tracing::warn!(peer = name, ?hold, "link held: nothing is lost, ops wait at the peer");
+                }
             }
-            Notice::Resumed { peer } => tracing::info!(peer = self.name(*peer), "link resumed"),
+            Notice::Resumed { peer } => tracing::debug!(peer = self.name(*peer), "link tried again"),
             Notice::Silent { peer } => tracing::warn!(peer = self.name(*peer), "a neighbour is silent"),
             Notice::Heard { peer } => tracing::info!(peer = self.name(*peer), "a neighbour is heard again"),
             Notice::DigestsDiffer { peer, topology, policies } => {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -27,6 +28,9 @@ const CONTROL_QUEUE: usize = 1024;
 /// How long a peer may take to open its control stream.
 const CONTROL_WITHIN: Duration = Duration::from_secs(10);
 
+/// How often the one who dials looks whether the other side's connection still stands.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// How long a close waits for what was sent before it.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -50,6 +54,8 @@ pub(super) struct Wire {
 /// What every connection of a region needs.
 #[derive(Clone)]
 pub(super) struct Context {
+    /// Connections to the peer that stand or are being greeted.
+    pub(super) standing: Arc<AtomicUsize>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) frame_limit: usize,
     pub(super) received: IntCounter,
@@ -64,6 +70,22 @@ impl Context {
     }
 }
 
+/// Counts a connection while it is there.
+struct Standing(Arc<AtomicUsize>);
+
+impl Standing {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Dials `name` for ever, whenever there is no connection.
 pub(super) async fn dial(
     endpoint: Arc<Endpoint>,
@@ -75,6 +97,10 @@ pub(super) async fn dial(
 ) {
     let mut backoff = Backoff::new(seed);
     loop {
+        // The other side dials once when it starts.
+        while context.standing.load(Ordering::Acquire) > 0 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
         match try_dial(&endpoint, &name, &address).await {
             Ok(connection) => {
                 if run(connection, peer, context.clone(), true).await {
@@ -87,6 +113,19 @@ pub(super) async fn dial(
             return;
         }
         tokio::time::sleep(backoff.after_failure()).await;
+    }
+}
+
+/// Dials once, at this region's start: the peer, whose part dialling is, may have backed off.
+pub(super) async fn announce(
+    endpoint: Arc<Endpoint>,
+    name: String,
+    address: String,
+    peer: RegionId,
+    context: Context,
+) {
+    if let Ok(connection) = try_dial(&endpoint, &name, &address).await {
+        run(connection, peer, context, true).await;
     }
 }
 
@@ -108,6 +147,7 @@ pub(super) async fn run(
     dialled: bool,
 ) -> bool {
     let connection = peer_connection.connection.clone();
+    let _standing = Standing::new(&context.standing);
     let opening = async { if dialled { connection.open_bi().await } else { connection.accept_bi().await } };
     let (send, receive) = match tokio::time::timeout(CONTROL_WITHIN, opening).await {
         Ok(Ok(streams)) => streams,

@@ -266,3 +266,32 @@ fn r3_a_copy_started_beside_the_original_writes_under_another_incarnation() {
         cluster.stop(i);
     }
 }
+
+#[test]
+fn r1_what_a_restored_region_writes_before_it_hears_of_it_is_not_lost() {
+    let mut cluster = Cluster::start(Options::new(Shape::Mesh, 3));
+    fill(&mut cluster.client(0), "old", 50);
+    cluster.await_converged(PATIENCE);
+    cluster.stop(0);
+    let copy = cluster.directory().join("copy");
+    copy_directory(cluster.data(0), &copy);
+    cluster.restart(0);
+    fill(&mut cluster.client(0), "later", 50);
+    cluster.await_converged(PATIENCE);
+    cluster.stop(0);
+    for part in ["log", "store"] {
+        fs::remove_dir_all(cluster.data(0).join(part)).unwrap();
+        copy_directory(&copy.join(part), &cluster.data(0).join(part));
+    }
+    cluster.cut(0, 1);
+    cluster.cut(0, 2);
+    cluster.restart(0);
+    fill(&mut cluster.client(0), "alone", 10);
+    cluster.mend_all();
+    cluster.await_links();
+    cluster.await_converged(PATIENCE);
+    for i in cluster.all() {
+        assert!(cluster.client(i).maybe(&["GET", "alone:9"]).is_some());
+        assert!(cluster.client(i).maybe(&["GET", "later:0"]).is_some());
+    }
+}

@@ -120,6 +120,15 @@ fn c7_a_transaction_never_shows_half_elsewhere() {
             transaction.push(vec!["EXEC".into()]);
             let replies = writer.pipeline(&transaction).unwrap();
             assert_eq!(replies.last().unwrap().elements().map(<[Value]>::len), Some(3));
+            if n % 20 == 19 {
+                // So that the pollers have something to see in between.
+                for i in [1, 2] {
+                    let mut reader = cluster.client(i);
+                    wait_for("the transactions so far", PATIENCE, || {
+                        (reader.maybe(&["GET", keys[0]]) == Some(n.to_string())).then_some(())
+                    });
+                }
+            }
         }
         cluster.await_converged(PATIENCE);
         drop(_done);

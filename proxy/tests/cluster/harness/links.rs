@@ -1,4 +1,4 @@
-//! The relays between regions, one for each pair.
+//! The relays between regions, one for each pair and side that dials.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,14 +17,15 @@ pub struct Links {
 }
 
 impl Links {
-    /// A relay for each pair: regions dial those with greater names, which come later.
+    /// A relay for each pair and direction: the one with the smaller name dials whenever there is no
+    /// connection, the other once at its start.
     pub fn start(addresses: &[Addresses], conditions: Conditions) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let targets: Vec<SocketAddr> = addresses.iter().map(|a| a.link).collect();
         let mut relays = BTreeMap::new();
         for from in 0..targets.len() {
-            for (to, target) in targets.iter().enumerate().skip(from + 1) {
+            for (to, target) in targets.iter().enumerate().filter(|(to, _)| *to != from) {
                 let seed = (from * 16 + to) as u64;
                 let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
                 let relay = runtime.block_on(Relay::start(any, *target, seed)).unwrap();
@@ -35,23 +36,20 @@ impl Links {
         Self { relays, targets, _runtime: runtime }
     }
 
-    /// Where `from` reaches `to`. Those that are dialled never use theirs.
+    /// Where `from` reaches `to`.
     pub fn address(&self, from: usize, to: usize) -> SocketAddr {
         self.relays.get(&(from, to)).map_or(self.targets[to], Relay::address)
     }
 
-    /// Sets one direction of a link.
+    /// Sets one direction of a link, whoever dialled it.
     pub fn set(&self, from: usize, to: usize, conditions: Conditions) {
-        let direction = if from < to { Direction::ToTarget } else { Direction::FromTarget };
-        self.relay(from, to).control().set(direction, conditions);
+        self.relays[&(from, to)].control().set(Direction::ToTarget, conditions);
+        self.relays[&(to, from)].control().set(Direction::FromTarget, conditions);
     }
 
     /// Cuts or mends a link.
     pub fn cut(&self, a: usize, b: usize, cut: bool) {
-        self.relay(a, b).control().cut_both(cut);
-    }
-
-    fn relay(&self, a: usize, b: usize) -> &Relay {
-        &self.relays[&(a.min(b), a.max(b))]
+        self.relays[&(a, b)].control().cut_both(cut);
+        self.relays[&(b, a)].control().cut_both(cut);
     }
 }
