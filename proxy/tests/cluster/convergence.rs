@@ -91,3 +91,13 @@ fn a_mesh_of_three_converges() {
 fn a_mesh_of_five_converges() {
     converges(Shape::Mesh, 5, "everysec");
 }
+
+#[test]
+fn a_ring_of_five_converges() {
+    converges(Shape::Ring, 5, "always");
+}
+
+#[test]
+fn a_star_of_five_converges() {
+    converges(Shape::Star, 5, "everysec");
+}
