@@ -8,7 +8,7 @@
 //! | part | bytes |
 //! |---|---|
 //! | header | postcard of [`Header`]: origin `varint u64`, sequence `varint u64`, HLC `varint u64`, deps as count and pairs |
-//! | body | per changed key: database `u8`, key (`varint` length, bytes), effect count `varint`, then postcard of each [`Effect`] |
+//! | body | per changed key: database `u8`, key (`varint` length, bytes), effect count `varint`, bytes of the effects `varint`, then postcard of each [`Effect`] |
 //!
 //! A [`Effect::Flush`] stands under an empty key.
 

@@ -2,8 +2,9 @@
 //!
 //! A command locks the shards of all its keys at once, in rising order, so commands over several
 //! keys cannot deadlock; transactions and flushes lock more of the same. Under a lock nothing is
-//! awaited and nothing is read from the store: what is missing in memory is reported as a miss,
-//! read without the lock, and the command starts again.
+//! awaited, and nothing is read from the store: what is missing in memory is reported as a miss,
+//! read without the lock, and the command starts again. Only what locks everything (flushes, and
+//! transactions with commands over all keys) reads the store under its locks.
 //!
 //! | module | room of |
 //! |---|---|
