@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::crdt::sorted_set::Score;
 
 /// A run is split when it grows past this many entries, and merged away when it empties.
-const RUN_MAX: usize = 512;
+const RUN_MAX: usize = 256;
 
 /// One ordered entry.
 pub type Entry = (Score, Arc<[u8]>);
@@ -19,6 +19,8 @@ pub type Entry = (Score, Arc<[u8]>);
 pub struct Order {
     /// No run is empty.
     runs: Vec<Vec<Entry>>,
+    /// The score of each run's last entry: side by side, so that a search stays in few cache lines.
+    lasts: Vec<Score>,
     len: usize,
 }
 
@@ -39,7 +41,10 @@ impl Order {
 
     /// The run that holds, or would hold, the place, and the place in it.
     fn place(&self, score: Score, member: &[u8]) -> (usize, usize) {
-        let run = self.runs.partition_point(|run| run.last().is_some_and(|e| before(e, score, member)));
+        let low = self.lasts.partition_point(|last| *last < score);
+        let equal = self.lasts.get(low..).unwrap_or_default().partition_point(|last| *last == score);
+        let level = self.runs.get(low..low + equal).unwrap_or_default();
+        let run = low + level.partition_point(|run| run.last().is_some_and(|e| before(e, score, member)));
         let at = self.runs.get(run).map_or(0, |r| r.partition_point(|e| before(e, score, member)));
         (run, at)
     }
@@ -63,6 +68,23 @@ impl Order {
             let cut = if at + 1 == target.len() { RUN_MAX * 7 / 8 } else { RUN_MAX / 2 };
             let right = target.split_off(cut);
             self.runs.insert(run + 1, right);
+            self.lasts.insert(run + 1, score);
+            self.note_last(run + 1);
+        }
+        self.note_last(run);
+    }
+
+    /// Notes the score of a run's last entry anew; a run that is empty goes.
+    fn note_last(&mut self, run: usize) {
+        let last = self.runs.get(run).and_then(|run| run.last()).map(|(score, _)| *score);
+        match (last, self.lasts.get_mut(run)) {
+            (Some(last), Some(noted)) => *noted = last,
+            (Some(last), None) => self.lasts.push(last),
+            (None, Some(_)) => {
+                self.runs.remove(run);
+                self.lasts.remove(run);
+            }
+            (None, None) => {}
         }
     }
 
@@ -75,9 +97,7 @@ impl Order {
         }
         target.remove(at);
         self.len -= 1;
-        if target.is_empty() {
-            self.runs.remove(run);
-        }
+        self.note_last(run);
         true
     }
 
