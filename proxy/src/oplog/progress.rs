@@ -16,6 +16,8 @@ pub(super) struct Progress<M> {
     lsn: AtomicU64,
     at: Mutex<(Lsn, M)>,
     waiters: Mutex<Waiters>,
+    /// How often somebody has begun to wait.
+    waits: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -30,7 +32,12 @@ struct Waiters {
 
 impl<M: Clone> Progress<M> {
     pub(super) fn new(lsn: Lsn, mark: M) -> Self {
-        Self { lsn: AtomicU64::new(lsn.0), at: Mutex::new((lsn, mark)), waiters: Mutex::default() }
+        Self {
+            lsn: AtomicU64::new(lsn.0),
+            at: Mutex::new((lsn, mark)),
+            waiters: Mutex::default(),
+            waits: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn lsn(&self) -> Lsn {
@@ -74,6 +81,11 @@ impl<M: Clone> Progress<M> {
         wait.await.is_ok()
     }
 
+    /// How often somebody has begun to wait so far.
+    pub(super) fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
+    }
+
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.waiters.lock().queue.len()
@@ -90,6 +102,7 @@ impl<M: Clone> Progress<M> {
             waiters.prune_at = 2 * waiters.queue.len().max(32);
         }
         let (tell, wait) = oneshot::channel();
+        self.waits.fetch_add(1, Ordering::Relaxed);
         let number = waiters.next;
         waiters.next = waiters.next.wrapping_add(1);
         waiters.queue.insert((lsn, number), tell);

@@ -71,6 +71,8 @@ pub struct LogWriter<M: Mark> {
     mark: M,
     /// Since when there is something to flush.
     dirty: Option<Instant>,
+    /// How often somebody had begun to wait for a write, and when that was found to have risen.
+    awaited: (u64, Instant),
 }
 
 impl<M: Mark> fmt::Debug for LogWriter<M> {
@@ -112,7 +114,10 @@ impl<M: Mark> LogWriter<M> {
             bytes_written: AtomicU64::new(0),
         });
         let log = Log { shared: Arc::clone(&shared) };
-        Ok((log, Self { shared, active, spare: None, end: start, mark, dirty: None }))
+        Ok((
+            log,
+            Self { shared, active, spare: None, end: start, mark, dirty: None, awaited: (0, Instant::now()) },
+        ))
     }
 
     /// Starts the thread.
@@ -301,13 +306,22 @@ impl<M: Mark> LogWriter<M> {
         }
     }
 
-    /// Without a flush to wait for, small batches would follow each other at one write a push.
-    fn linger(&self, wrote: usize) {
+    /// Without a flush to wait for, small batches would follow each other at one write a push. Longer
+    /// where no link has waited for a write lately: then only the next flush needs it.
+    fn linger(&mut self, wrote: usize) {
         const LARGE: usize = 128 << 10;
+        const LATELY: Duration = Duration::from_secs(1);
+        const UNAWAITED: u32 = 8;
         let settings = &self.shared.settings;
-        if settings.sync != Sync::Always && wrote > 0 && wrote < LARGE && !settings.linger.is_zero() {
-            std::thread::park_timeout(settings.linger);
+        if settings.sync == Sync::Always || wrote == 0 || wrote >= LARGE || settings.linger.is_zero() {
+            return;
         }
+        let waits = self.shared.written.waits();
+        if waits != self.awaited.0 {
+            self.awaited = (waits, Instant::now());
+        }
+        let lately = self.awaited.1.elapsed() < LATELY;
+        std::thread::park_timeout(if lately { settings.linger } else { settings.linger * UNAWAITED });
     }
 
     fn park(&self) {
