@@ -30,8 +30,8 @@ fn within(value: &BigDecimal, limit: i64) -> bool {
 #[derive(Clone, PartialEq, Eq)]
 pub enum Amount {
     /// Whole numbers, as nearly all are.
-    Whole(i128),
-    /// Anything else.
+    Whole(i64),
+    /// Anything else: fractions, and what 64 bits do not hold.
     Decimal(Box<BigDecimal>),
 }
 
@@ -52,7 +52,7 @@ impl fmt::Debug for Amount {
 
 impl From<i64> for Amount {
     fn from(n: i64) -> Self {
-        Amount::Whole(i128::from(n))
+        Amount::Whole(n)
     }
 }
 
@@ -98,7 +98,7 @@ impl Amount {
     /// One form per value, so that equal sums are equal bytes in every region.
     fn canonical(value: BigDecimal) -> Self {
         let value = value.normalized();
-        match (value.as_bigint_and_scale().1, value.to_i128()) {
+        match (value.as_bigint_and_scale().1, value.to_i64()) {
             (..=0, Some(whole)) => Amount::Whole(whole),
             _ => Amount::Decimal(Box::new(value)),
         }
@@ -127,7 +127,7 @@ impl Amount {
         }
     }
 
-    /// The sum. Saturates never: past 128 bits it goes on as a decimal.
+    /// The sum. Saturates never: past 64 bits it goes on as a decimal.
     #[must_use]
     pub fn plus(&self, other: &Amount) -> Amount {
         if let (Amount::Whole(a), Amount::Whole(b)) = (self, other)
@@ -142,7 +142,7 @@ impl Amount {
     #[must_use]
     pub fn minus(&self, other: &Amount) -> Amount {
         match other {
-            Amount::Whole(n) if *n != i128::MIN => self.plus(&Amount::Whole(-n)),
+            Amount::Whole(n) if *n != i64::MIN => self.plus(&Amount::Whole(-n)),
             _ => self.plus(&Amount::Decimal(Box::new(-other.to_decimal()))),
         }
     }
@@ -150,7 +150,7 @@ impl Amount {
     /// As a 64-bit integer, where it is one.
     pub fn to_i64(&self) -> Option<i64> {
         match self {
-            Amount::Whole(n) => i64::try_from(*n).ok(),
+            Amount::Whole(n) => Some(*n),
             Amount::Decimal(_) => None,
         }
     }
@@ -181,13 +181,16 @@ impl Amount {
 }
 
 impl Serialize for Amount {
-    /// Whole: the number as `i128` varint behind tag 0; decimal: tag 1, scale, two's-complement
+    /// Whole, up to 128 bits: the number as `i128` varint behind tag 0; decimal: tag 1, scale, two's-complement
     /// digits. Integers only, so every region reads the same.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Amount::Whole(n) => AmountForm::Whole(*n).serialize(serializer),
+            Amount::Whole(n) => AmountForm::Whole(i128::from(*n)).serialize(serializer),
             Amount::Decimal(d) => {
                 let (digits, scale) = d.as_bigint_and_exponent();
+                if let (..=0, Some(whole)) = (scale, d.to_i128()) {
+                    return AmountForm::Whole(whole).serialize(serializer);
+                }
                 AmountForm::Decimal { scale, digits: digits.to_signed_bytes_le() }.serialize(serializer)
             }
         }
@@ -197,7 +200,9 @@ impl Serialize for Amount {
 impl<'de> Deserialize<'de> for Amount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match AmountForm::deserialize(deserializer)? {
-            AmountForm::Whole(n) => Ok(Amount::Whole(n)),
+            AmountForm::Whole(n) => {
+                Ok(i64::try_from(n).map_or_else(|_| Self::canonical(BigDecimal::from(n)), Amount::Whole))
+            }
             AmountForm::Decimal { scale, digits } => {
                 let out_of_range = || serde::de::Error::custom("amount out of range");
                 if scale.saturating_abs() > MAX_SUM_EXPONENT || digits.len() > 512 {

@@ -12,4 +12,4 @@ pub use expiry::{Deadline, Expiry};
 pub use hash::Hash;
 pub use set::Set;
 pub use sorted_set::{Score, SortedSet};
-pub use table::ElementTable;
+pub use table::{ElementTable, TablePlace};

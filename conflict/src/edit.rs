@@ -147,10 +147,17 @@ impl<'a, 'b> Editor<'a, 'b> {
 
     /// `HSET` of one field.
     pub fn field_assign(&mut self, field: &[u8], value: &[u8]) {
+        self.field_assign_counted(field, value);
+    }
+
+    /// [`Editor::field_assign`], which looks for the field anyway: returns whether it is new to readers.
+    pub fn field_assign_counted(&mut self, field: &[u8], value: &[u8]) -> bool {
         self.prepare();
         let known = self.object.and_then(Object::hash).and_then(|h| h.field(field));
+        let new = self.expired || !known.is_some_and(|s| s.is_visible());
         let baseline = known.map(|s| s.baseline()).unwrap_or_default();
         self.out.push(&Effect::FieldAssign { field, value, baseline });
+        new
     }
 
     /// `HINCRBY` of one field.

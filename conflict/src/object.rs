@@ -443,7 +443,7 @@ impl Object {
             if facet == Facet::String {
                 observer.head();
             } else {
-                observer.element(facet, element);
+                observer.element(facet, element, met.place);
             }
         }
         for rival in met.rivals {
@@ -578,7 +578,7 @@ impl Object {
                 Facet::SortedSet => self.on_sorted_set(|sorted| sorted.remove(element, baseline, how.seen)),
             };
             if met.changed {
-                observer.element(facet, element);
+                observer.element(facet, element, met.place);
             }
             unseen.extend(met.rivals);
         }
@@ -593,10 +593,12 @@ impl Object {
             observer.head();
         }
         if self.hash().is_some() {
-            self.on_hash(|hash| hash.reclaim(|field| observer.element(Facet::Hash, field)));
+            self.on_hash(|hash| hash.reclaim(|field, place| observer.element(Facet::Hash, field, place)));
         }
         if self.sorted_set().is_some() {
-            self.on_sorted_set(|sorted| sorted.reclaim(|member| observer.element(Facet::SortedSet, member)));
+            self.on_sorted_set(|sorted| {
+                sorted.reclaim(|member, place| observer.element(Facet::SortedSet, member, place));
+            });
         }
         self.simplify();
     }

@@ -5,6 +5,7 @@
 //! there is under their key's lock, so they never conflict on arrival.
 
 use crate::clock::{Dot, Stamp};
+use crate::crdt::TablePlace;
 use crate::op::Facet;
 
 /// What clashed.
@@ -113,8 +114,8 @@ pub fn conflict_id(a: &Dot, b: &Dot, database: u8, key: &[u8], element: &[u8]) -
 pub trait Observer {
     /// A conflict was met.
     fn conflict(&mut self, conflict: Conflict);
-    /// An element's stored state changed.
-    fn element(&mut self, facet: Facet, element: &[u8]);
+    /// An element's stored state changed, at this place of its collection's table.
+    fn element(&mut self, facet: Facet, element: &[u8], place: TablePlace);
     /// The state outside of elements changed: the string, the deadline, which facets there are.
     fn head(&mut self);
 }
@@ -133,7 +134,7 @@ impl Observer for Outcome {
         self.conflicts.push(conflict);
     }
 
-    fn element(&mut self, _: Facet, _: &[u8]) {
+    fn element(&mut self, _: Facet, _: &[u8], _: TablePlace) {
         self.changes += 1;
     }
 

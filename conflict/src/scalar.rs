@@ -12,9 +12,11 @@
 //! the increments, ours their prefix sums.
 
 use serde::{Deserialize, Serialize};
+use thin_vec::ThinVec;
 
 use crate::amount::Amount;
 use crate::clock::{Origin, Seen, Stamp, VersionVector, covers};
+use crate::crdt::TablePlace;
 use crate::op::{Baseline, Position, SeenDelta};
 
 /// What a register may hold.
@@ -93,16 +95,15 @@ impl DeltaSum {
 
 /// A register with deltas. See the module's text.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::box_collection, reason = "a pointer keeps what was never incremented small")]
 pub struct Scalar<V> {
     register: Register<V>,
-    /// By rising origin.
-    deltas: Option<Box<Vec<DeltaSum>>>,
+    /// By rising origin. Thin: one pointer where nothing was ever incremented.
+    deltas: ThinVec<DeltaSum>,
 }
 
 impl<V> Default for Scalar<V> {
     fn default() -> Self {
-        Self { register: Register::Empty, deltas: None }
+        Self { register: Register::Empty, deltas: ThinVec::new() }
     }
 }
 
@@ -113,6 +114,8 @@ pub struct Met {
     pub changed: bool,
     /// Rival contributions.
     pub rivals: Vec<Stamp>,
+    /// Where, if in an element of a collection.
+    pub place: TablePlace,
 }
 
 impl<V: ScalarValue> Scalar<V> {
@@ -127,7 +130,7 @@ impl<V: ScalarValue> Scalar<V> {
 
     /// The deltas known, swallowed ones included, by origin.
     pub fn deltas(&self) -> &[DeltaSum] {
-        self.deltas.as_deref().map_or(&[], Vec::as_slice)
+        &self.deltas
     }
 
     /// The assignment that shows.
@@ -149,7 +152,7 @@ impl<V: ScalarValue> Scalar<V> {
 
     /// Whether there is neither anything to see nor anything to remember.
     pub fn is_vacant(&self) -> bool {
-        matches!(self.register, Register::Empty) && self.deltas.is_none()
+        matches!(self.register, Register::Empty) && self.deltas.is_empty()
     }
 
     /// The stamps of what a reader sees: assignments and live deltas.
@@ -180,12 +183,11 @@ impl<V: ScalarValue> Scalar<V> {
     /// Drops the sums that add nothing any more; returns whether there were any. See
     /// [`crate::object::Object::reclaim`].
     pub(crate) fn reclaim(&mut self) -> bool {
-        let Some(deltas) = &mut self.deltas else { return false };
-        let before = deltas.len();
-        deltas.retain(DeltaSum::is_live);
-        let dropped = deltas.len() != before;
-        if deltas.is_empty() {
-            self.deltas = None;
+        let before = self.deltas.len();
+        self.deltas.retain(DeltaSum::is_live);
+        let dropped = self.deltas.len() != before;
+        if self.deltas.is_empty() {
+            self.deltas = ThinVec::new();
         }
         dropped
     }
@@ -201,17 +203,15 @@ impl<V: ScalarValue> Scalar<V> {
             }
         };
         let amounts = |d: &DeltaSum| d.total.heap_bytes() + d.seen_total.heap_bytes();
-        let deltas = self.deltas.as_ref().map_or(0, |deltas| {
-            let each = deltas.iter().map(|d| size_of::<DeltaSum>() + amounts(d));
-            size_of::<Vec<DeltaSum>>() + each.sum::<usize>()
-        });
+        let each = self.deltas.iter().map(|d| size_of::<DeltaSum>() + amounts(d));
+        let deltas: usize = each.sum();
         siblings + deltas
     }
 
     fn swallow(&mut self, baseline: &[SeenDelta]) -> bool {
         let mut changed = false;
         for seen in baseline {
-            let deltas = self.deltas.get_or_insert_default();
+            let deltas = &mut self.deltas;
             match deltas.binary_search_by_key(&seen.origin, |d| d.origin) {
                 Ok(at) => {
                     if let Some(known) = deltas.get_mut(at) {
@@ -300,7 +300,7 @@ impl<V: ScalarValue> Scalar<V> {
     /// Assigns `value`: replaces the assignments seen, swallows the deltas seen. Rivals are the
     /// unseen assignments of another value, and unseen deltas that the value cannot take.
     pub fn assign(&mut self, stamp: Stamp, value: V, baseline: &[SeenDelta], seen: Seen<'_>) -> Met {
-        let mut met = Met { changed: true, rivals: Vec::new() };
+        let mut met = Met { changed: true, ..Met::default() };
         if let Seen::All = seen {
             self.swallow(baseline);
             self.register = Register::One(Sibling { stamp, value });
@@ -314,7 +314,7 @@ impl<V: ScalarValue> Scalar<V> {
             unseen
         });
         self.swallow(baseline);
-        if self.deltas.is_some() && !value.is_number() {
+        if !self.deltas.is_empty() && !value.is_number() {
             let unseen = self.deltas().iter().filter(|d| d.is_live() && !seen.covers(&d.stamp.dot));
             met.rivals.extend(unseen.map(|d| d.stamp));
         }
@@ -327,7 +327,7 @@ impl<V: ScalarValue> Scalar<V> {
         let mut met = Met::default();
         let last = Position { sequence: stamp.dot.counter, index };
         let origin = stamp.dot.actor;
-        let deltas = self.deltas.get_or_insert_default();
+        let deltas = &mut self.deltas;
         let start = Position { sequence: last.sequence, index: index.saturating_sub(1) };
         match deltas.binary_search_by_key(&origin, |d| d.origin) {
             Ok(at) => {
@@ -363,7 +363,7 @@ impl<V: ScalarValue> Scalar<V> {
             Seen::All => Vec::new(),
             Seen::Vector { .. } => self.live_stamps().filter(|s| !seen.covers(&s.dot)).collect(),
         };
-        Met { changed: removed > 0 || swallowed, rivals }
+        Met { changed: removed > 0 || swallowed, rivals, ..Met::default() }
     }
 
     /// Merges the state `other` of a replica that had applied `theirs` into this one, of a replica
@@ -377,7 +377,7 @@ impl<V: ScalarValue> Scalar<V> {
             }
         }
         for sum in other.deltas() {
-            let deltas = self.deltas.get_or_insert_default();
+            let deltas = &mut self.deltas;
             match deltas.binary_search_by_key(&sum.origin, |d| d.origin) {
                 Ok(at) => {
                     if let Some(known) = deltas.get_mut(at) {
@@ -403,8 +403,7 @@ impl<V: ScalarValue> Scalar<V> {
         siblings.dedup_by_key(|s| s.stamp);
         deltas.sort_unstable_by_key(|d| d.origin);
         deltas.dedup_by_key(|d| d.origin);
-        let deltas = (!deltas.is_empty()).then(|| Box::new(deltas));
-        let mut scalar = Self { register: Register::Empty, deltas };
+        let mut scalar = Self { register: Register::Empty, deltas: deltas.into() };
         scalar.put_siblings(siblings);
         scalar
     }
@@ -420,14 +419,14 @@ impl Scalar<Value> {
         seen: Seen<'_>,
     ) -> Met {
         if let Register::One(sole) = &mut self.register
-            && self.deltas.is_none()
+            && self.deltas.is_empty()
             && baseline.is_empty()
             && sole.value.len() == value.len()
             && seen.covers(&sole.stamp.dot)
         {
             sole.stamp = stamp;
             sole.value.copy_from_slice(value);
-            return Met { changed: true, rivals: Vec::new() };
+            return Met { changed: true, ..Met::default() };
         }
         self.assign(stamp, value.into(), baseline, seen)
     }
@@ -437,7 +436,7 @@ impl Scalar<Value> {
     pub fn shown(&self) -> Option<std::borrow::Cow<'_, [u8]>> {
         use std::borrow::Cow;
         let winner = self.winner();
-        let sum = if self.deltas.is_none() { None } else { self.live_sum() };
+        let sum = self.live_sum();
         match (winner, sum) {
             (Some(winner), None) => Some(Cow::Borrowed(&winner.value)),
             (None, None) => None,

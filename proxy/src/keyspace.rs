@@ -11,6 +11,7 @@
 //! | [`entry`] | a key with its object, and what of it the store lacks |
 //! | [`locked`] | access to the objects under the shard locks, applying effects |
 //! | [`load`] | bringing objects in from the store |
+//! | `marks` | which elements the store lacks |
 //! | [`commit`] | taking dirty rows out to the store |
 //! | [`evict`] | the memory bound |
 //! | [`walk`] | visiting all keys: scans, digests, flushes |
@@ -20,6 +21,7 @@ pub mod entry;
 pub mod evict;
 pub mod load;
 pub mod locked;
+mod marks;
 pub mod walk;
 
 use std::hash::{BuildHasherDefault, Hasher};

@@ -120,10 +120,10 @@ impl Sequencer {
     ///
     /// # Errors
     /// [`PlaceError`]; nothing changed.
-    pub fn remote(&self, header: &Header, body: &[u8]) -> Result<(VersionVector, Lsn), PlaceError> {
+    pub fn remote(&self, header: &Header, body: &[u8]) -> Result<(Arc<VersionVector>, Lsn), PlaceError> {
         let inner = &mut *self.inner.lock();
         check_size(body.len(), self.max_record)?;
-        let deps = inner.ops.remote(header)?.clone();
+        let deps = Arc::clone(inner.ops.remote(header)?);
         let lsn = push(inner, header, body)?;
         self.end.store(inner.buffer.end().0, Ordering::Release);
         Ok((deps, lsn))

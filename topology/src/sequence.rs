@@ -7,10 +7,11 @@
 //! once; readings of the clock only rise; the deps sent with an op cover everything applied before.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use meridian_conflict::clock::{Dot, Hlc, HlcClock, Origin, VersionVector, raise};
 use meridian_conflict::op::{DepsDiff, Header};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 
 use crate::time::WallMs;
@@ -56,23 +57,38 @@ pub const POSITION_VERSION: u8 = 1;
 ///
 /// Before an op is applied its own diff is merged in and its origin's own entry is its sequence
 /// number less one: then this is exactly what the op's writer had applied.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Contexts(BTreeMap<Origin, VersionVector>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contexts(BTreeMap<Origin, Arc<VersionVector>>);
+
+impl Serialize for Contexts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(origin, context)| (origin, &**context)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Contexts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let contexts: BTreeMap<Origin, VersionVector> = BTreeMap::deserialize(deserializer)?;
+        Ok(Self(contexts.into_iter().map(|(origin, context)| (origin, Arc::new(context))).collect()))
+    }
+}
 
 impl Contexts {
-    /// Moves on to the op of `header`, the next of its origin, and returns its full deps.
-    pub fn advance(&mut self, header: &Header) -> &VersionVector {
-        let context = self.0.entry(header.dot.actor).or_default();
+    /// Moves on to the op of `header`, the next of its origin, and returns its full deps. They are
+    /// changed in place unless somebody still holds those of an op before.
+    pub fn advance(&mut self, header: &Header) -> &Arc<VersionVector> {
+        let shared = self.0.entry(header.dot.actor).or_default();
+        let context = Arc::make_mut(shared);
         for (origin, sequence) in &header.deps {
             raise(context, *origin, *sequence);
         }
         raise(context, header.dot.actor, header.dot.counter.saturating_sub(1));
-        context
+        shared
     }
 
     /// The full deps of the last op of `origin` that was advanced to.
     pub fn get(&self, origin: Origin) -> Option<&VersionVector> {
-        self.0.get(&origin)
+        self.0.get(&origin).map(|context| &**context)
     }
 }
 
@@ -185,7 +201,7 @@ impl Sequencer {
     ///
     /// # Errors
     /// [`SequenceError`]; nothing changed.
-    pub fn remote(&mut self, header: &Header) -> Result<&VersionVector, SequenceError> {
+    pub fn remote(&mut self, header: &Header) -> Result<&Arc<VersionVector>, SequenceError> {
         let Dot { actor: origin, counter: sequence } = header.dot;
         if origin == self.origin {
             return Err(SequenceError::OwnOrigin { origin, sequence });
@@ -215,7 +231,7 @@ impl Sequencer {
         } else if !self.risen.contains(&origin) {
             self.risen.push(origin);
         }
-        Ok(Some(self.contexts.advance(header)))
+        Ok(Some(&**self.contexts.advance(header)))
     }
 
     /// Everything that has to be stored with the data.
@@ -299,7 +315,7 @@ mod tests {
         c.remote(&b1).unwrap();
         let context = c.remote(&b2).unwrap().clone();
         let expected: VersionVector = [Dot::new(origin(1), 1), Dot::new(origin(2), 1)].into_iter().collect();
-        assert_eq!(context, expected);
+        assert_eq!(*context, expected);
         assert_eq!(b.context(origin(2)), Some(&expected));
     }
 

@@ -2,7 +2,7 @@
 
 use crate::amount::Amount;
 use crate::clock::{Seen, Stamp, VersionVector};
-use crate::crdt::table::{self, ElementTable};
+use crate::crdt::table::{self, ElementTable, TablePlace};
 use crate::op::SeenDelta;
 use crate::scalar::{Met, Scalar, Value};
 
@@ -49,26 +49,27 @@ impl Hash {
     }
 
     fn change(&mut self, field: &[u8], change: impl FnOnce(&mut Scalar<Value>) -> Met) -> Met {
-        let scalar = match self.fields.get_mut(field) {
-            Some(scalar) => scalar,
+        let at = match self.fields.get_index_of(field) {
+            Some(at) => at,
             None => {
                 self.bytes += field.len() + FIELD_OVERHEAD;
-                self.fields.entry(field.into()).or_default()
+                self.fields.insert_full(field.into(), Scalar::default()).0
             }
         };
+        let Some((_, scalar)) = self.fields.get_index_mut(at) else { return Met::default() };
         let (visible, bytes) = (scalar.is_visible(), scalar.heap_bytes());
         let met = change(scalar);
         self.visible = self.visible + usize::from(scalar.is_visible()) - usize::from(visible);
         self.bytes = self.bytes + scalar.heap_bytes() - bytes;
-        if scalar.is_vacant() {
-            self.forget(field);
+        if !scalar.is_vacant() {
+            return Met { place: TablePlace::At(at), ..met };
         }
-        met
-    }
-
-    fn forget(&mut self, field: &[u8]) {
-        if table::remove(&mut self.fields, field).is_some() {
-            self.bytes -= field.len() + FIELD_OVERHEAD;
+        match table::remove(&mut self.fields, field) {
+            Some((place, _)) => {
+                self.bytes -= field.len() + FIELD_OVERHEAD;
+                Met { place, ..met }
+            }
+            None => met,
         }
     }
 
@@ -114,12 +115,12 @@ impl Hash {
     }
 
     /// Drops what adds nothing any more; see [`crate::object::Object::reclaim`].
-    pub(crate) fn reclaim(&mut self, mut dropped: impl FnMut(&[u8])) {
+    pub(crate) fn reclaim(&mut self, mut dropped: impl FnMut(&[u8], TablePlace)) {
         let dead = |s: &Scalar<Value>| s.deltas().iter().any(|d| !d.is_live());
         let names: Vec<_> = self.fields.iter().filter(|(_, s)| dead(s)).map(|(f, _)| f.clone()).collect();
         for field in names.iter().rev() {
-            self.change(field, |scalar| Met { changed: scalar.reclaim(), rivals: Vec::new() });
-            dropped(field);
+            let met = self.change(field, |scalar| Met { changed: scalar.reclaim(), ..Met::default() });
+            dropped(field, met.place);
         }
     }
 

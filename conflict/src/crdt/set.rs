@@ -7,7 +7,7 @@
 use smallvec::SmallVec;
 
 use crate::clock::{Seen, Stamp, VersionVector, covers};
-use crate::crdt::table::{self, ElementTable};
+use crate::crdt::table::{self, ElementTable, TablePlace};
 use crate::scalar::Met;
 
 /// The additions alive of one member: nearly always one.
@@ -61,37 +61,38 @@ impl Set {
 
     /// `SADD`: replaces the additions seen.
     pub fn add(&mut self, member: &[u8], stamp: Stamp, seen: Seen<'_>) -> Met {
-        let additions = match self.members.get_mut(member) {
-            Some(additions) => additions,
+        let at = match self.members.get_index_of(member) {
+            Some(at) => at,
             None => {
                 self.bytes += member.len() + MEMBER_OVERHEAD;
-                self.members.entry(member.into()).or_default()
+                self.members.insert_full(member.into(), Additions::new()).0
             }
         };
+        let Some((_, additions)) = self.members.get_index_mut(at) else { return Met::default() };
         let before = spilled(additions);
         additions.retain(|a| !seen.covers(&a.dot));
         insert(additions, stamp);
         self.bytes = self.bytes + spilled(additions) - before;
-        Met { changed: true, rivals: Vec::new() }
+        Met { changed: true, rivals: Vec::new(), place: TablePlace::At(at) }
     }
 
     /// `SREM`: removes the additions seen. Rivals are the unseen ones, which survive.
     pub fn remove(&mut self, member: &[u8], seen: Seen<'_>) -> Met {
-        let Some(additions) = self.members.get_mut(member) else { return Met::default() };
+        let Some((at, _, additions)) = self.members.get_full_mut(member) else { return Met::default() };
         let (before, bytes) = (additions.len(), spilled(additions));
         additions.retain(|a| !seen.covers(&a.dot));
-        let met = Met { changed: additions.len() != before, rivals: additions.to_vec() };
+        let (changed, rivals) = (additions.len() != before, additions.to_vec());
         self.bytes = self.bytes + spilled(additions) - bytes;
-        if additions.is_empty() {
-            self.forget(member);
-        }
-        met
+        let place = if additions.is_empty() { self.forget(member) } else { TablePlace::At(at) };
+        Met { changed, rivals, place }
     }
 
-    fn forget(&mut self, member: &[u8]) {
-        if let Some(additions) = table::remove(&mut self.members, member) {
-            self.bytes -= member.len() + MEMBER_OVERHEAD + spilled(&additions);
-        }
+    fn forget(&mut self, member: &[u8]) -> TablePlace {
+        let Some((place, additions)) = table::remove(&mut self.members, member) else {
+            return TablePlace::Nowhere;
+        };
+        self.bytes -= member.len() + MEMBER_OVERHEAD + spilled(&additions);
+        place
     }
 
     /// Puts a stored member back. For loading.

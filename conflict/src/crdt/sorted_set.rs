@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::amount::Amount;
 use crate::clock::{Seen, Stamp, VersionVector};
 use crate::crdt::order::{Entry, Order};
-use crate::crdt::table::{self, ElementTable};
+use crate::crdt::table::{self, ElementTable, TablePlace};
 use crate::op::SeenDelta;
 use crate::scalar::{Met, Scalar, ScalarValue};
 
@@ -182,10 +182,16 @@ impl SortedSet {
             }
         }
         self.bytes = self.bytes + scalar.heap_bytes() - bytes;
-        if scalar.is_vacant() && table::remove(&mut self.members, member).is_some() {
-            self.bytes -= member.len() + MEMBER_OVERHEAD;
+        if !scalar.is_vacant() {
+            return Met { place: TablePlace::At(at), ..met };
         }
-        met
+        match table::remove(&mut self.members, member) {
+            Some((place, _)) => {
+                self.bytes -= member.len() + MEMBER_OVERHEAD;
+                Met { place, ..met }
+            }
+            None => met,
+        }
     }
 
     /// `ZADD`.
@@ -230,12 +236,12 @@ impl SortedSet {
     }
 
     /// Drops what adds nothing any more; see [`crate::object::Object::reclaim`].
-    pub(crate) fn reclaim(&mut self, mut dropped: impl FnMut(&[u8])) {
+    pub(crate) fn reclaim(&mut self, mut dropped: impl FnMut(&[u8], TablePlace)) {
         let dead = |s: &Scalar<Score>| s.deltas().iter().any(|d| !d.is_live());
         let names: Vec<_> = self.members.iter().filter(|(_, s)| dead(s)).map(|(m, _)| m.clone()).collect();
         for member in names.iter().rev() {
-            self.change(member, |scalar| Met { changed: scalar.reclaim(), rivals: Vec::new() });
-            dropped(member);
+            let met = self.change(member, |scalar| Met { changed: scalar.reclaim(), ..Met::default() });
+            dropped(member, met.place);
         }
     }
 

@@ -27,10 +27,30 @@ impl Hasher for ElementHasher {
     }
 }
 
+/// Where in a table an element was changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TablePlace {
+    /// In none.
+    #[default]
+    Nowhere,
+    /// The element at this index was changed or added.
+    At(usize),
+    /// The element was removed.
+    Left {
+        /// Where it was.
+        at: usize,
+        /// The last element's index before, which is the one that stands at `at` now, unless it was
+        /// the one removed.
+        last: usize,
+    },
+}
+
 /// Removes an element in constant time; the last element takes its place.
 pub(super) fn remove<K: Hash + Eq + Borrow<[u8]>, V>(
     table: &mut ElementTable<K, V>,
     element: &[u8],
-) -> Option<V> {
-    table.swap_remove(element)
+) -> Option<(TablePlace, V)> {
+    let last = table.len().saturating_sub(1);
+    let (at, _, value) = table.swap_remove_full(element)?;
+    Some((TablePlace::Left { at, last }, value))
 }

@@ -2,6 +2,7 @@
 //! concerns a whole collection walks it once.
 
 use meridian_conflict::clock::{Dot, Hlc, Origin, Seen, Stamp, VersionVector};
+use meridian_conflict::crdt::TablePlace;
 use meridian_conflict::object::{ALL_FACETS, Applying, Object};
 use meridian_conflict::op::{Effect, Facet};
 use meridian_conflict::outcome::{Conflict, Observer, Outcome};
@@ -20,7 +21,7 @@ impl Observer for Touched {
         self.conflicts += 1;
     }
 
-    fn element(&mut self, facet: Facet, element: &[u8]) {
+    fn element(&mut self, facet: Facet, element: &[u8], _: TablePlace) {
         self.elements.push((facet, element.to_vec()));
     }
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// What either crate may depend on. None of these opens a file, a socket or a clock.
-const ALLOWED: [&str; 10] = [
+const ALLOWED: [&str; 11] = [
     "bigdecimal",
     "crdts",
     "indexmap",
@@ -13,6 +13,7 @@ const ALLOWED: [&str; 10] = [
     "serde",
     "serde_bytes",
     "smallvec",
+    "thin-vec",
     "thiserror",
     "xxhash-rust",
 ];

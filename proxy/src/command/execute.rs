@@ -6,6 +6,7 @@
 mod tests;
 
 use meridian_conflict::clock::Seen;
+use meridian_conflict::object::Applying;
 use meridian_conflict::op::{self, BodyBuilder};
 use meridian_topology::time::WallMs;
 use smallvec::SmallVec;
@@ -176,7 +177,11 @@ fn try_run(
     let mut changes = op::changes(body);
     let place = match (keys.as_slice(), changes.next(), changes.next()) {
         ([key], Some(Ok(change)), None) if !matches!(command.keys, Keys::All) => {
-            locked.write_one(key, &change, || region.sequencer().local(origin, now, body))?
+            let place = || region.sequencer().local(origin, now, body);
+            let applied = locked.apply_one(key, &change, place, |place| {
+                (Applying { stamp: place.stamp, seen: Seen::All }, place.lsn)
+            });
+            applied?.0
         }
         _ => {
             locked.mark_body_dirty(body)?;

@@ -74,11 +74,11 @@ fn assign(cx: &mut Context<'_, '_>, args: Args<'_>, name: &'static str) -> Resul
         return Err(CommandError::Arity(name.into()));
     }
     let (key, pairs) = (arg(args, 1), distinct_pairs(args.tail(2)));
-    let hash = cx.hash(key)?;
+    cx.hash(key)?;
     pairs.iter().try_for_each(|(field, _)| check_element(field))?;
-    let created = pairs.iter().filter(|(field, _)| !shows(hash, field)).count();
-    cx.edit(key, |edit| pairs.iter().for_each(|(field, value)| edit.field_assign(field, value)));
-    Ok(created)
+    Ok(cx.edit(key, |edit| {
+        pairs.iter().filter(|(field, value)| edit.field_assign_counted(field, value)).count()
+    }))
 }
 
 fn hset(cx: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {

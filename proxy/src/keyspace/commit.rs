@@ -5,11 +5,16 @@
 //! read as they are when their turn comes), so before a batch goes down the log must be durable up
 //! to its end, and recovery replays from the position over what it finds.
 
-use super::{DATABASES, Keyspace, shard_of};
+use super::entry::Entry;
+use super::marks::Mark;
+use super::{DATABASES, KeyRef, Keyspace, shard_of};
 use crate::store::{Batch, StoreError, row};
 
 /// Rows of one batch, about: short enough that readers of the store hardly notice.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// Elements taken under one lock.
+const STEP_ELEMENTS: usize = 256;
 
 /// The name of the row with the count of keys shown, by database.
 const COUNTS: &[u8] = b"counts";
@@ -23,6 +28,8 @@ pub struct Round {
     counts: [i64; DATABASES],
     /// Objects with nothing left: they leave memory once their rows are gone.
     vacant: Vec<u64>,
+    /// Objects of the present hash of which some elements have been taken, and some not.
+    open: Vec<(u8, Box<[u8]>)>,
 }
 
 impl Keyspace {
@@ -54,10 +61,15 @@ impl Keyspace {
         for state in &self.shards {
             hashes.append(&mut state.lock().dirty);
         }
-        Round { hashes, next: 0, counts, vacant: Vec::new() }
+        Round { hashes, next: 0, counts, vacant: Vec::new(), open: Vec::new() }
     }
 
     /// Fills `batch` with the rows of some more objects. Returns `false` when none were left.
+    ///
+    /// A large object goes in steps, with its lock let go in between: clients wait for a step at most.
+    ///
+    /// # Errors
+    /// [`StoreError`] for a row that cannot be.
     pub fn fill_batch(&self, round: &mut Round, batch: &mut Batch) -> Result<bool, StoreError> {
         batch.clear();
         let mut value = Vec::new();
@@ -65,37 +77,25 @@ impl Keyspace {
             if batch.size_bytes() >= BATCH_BYTES {
                 break;
             }
-            round.next += 1;
             let mut locked = super::Locked::acquire(self, std::iter::once(shard_of(hash)));
-            // Two keys may share a hash, and one key may stand in the list twice.
-            while let Some(entry) = locked.dirty_entry(hash) {
-                self.dirty.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
-                let (head, elements) = entry.take_dirty();
-                let (database, vacant) = (entry.database(), entry.object().is_vacant());
-                let shown = entry.object().facet().is_some();
-                for (facet, element) in elements.iter().flat_map(|e| e.keys()) {
-                    let key = row::element_key(database, entry.key(), *facet as u8, element);
-                    value.clear();
-                    if entry.object().encode_element(*facet, element, &mut value) {
-                        batch.put(&key, &value)?;
-                    } else {
-                        batch.delete(&key)?;
+            if let Some((database, key)) = round.open.last() {
+                let entry = locked.entry_mut(&KeyRef::new(*database, key));
+                if entry.map_or(Ok(true), |entry| take_elements(entry, &mut value, batch))? {
+                    round.open.pop();
+                }
+            } else {
+                // Two keys may share a hash. All begin under one lock, for one that is written all the time
+                // would be found again and again.
+                while let Some(entry) = locked.dirty_entry(hash) {
+                    self.dirty.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+                    round.take_head(entry, &mut value, batch)?;
+                    if !take_elements(entry, &mut value, batch)? {
+                        round.open.push((entry.database(), entry.key().into()));
                     }
                 }
-                if vacant {
-                    if entry.is_stored() {
-                        batch.delete(&row::head_key(database, entry.key()))?;
-                    }
-                    round.vacant.push(hash);
-                } else if head || elements.is_some() {
-                    value.clear();
-                    entry.object().encode_head(&mut value);
-                    batch.put(&row::head_key(database, entry.key()), &value)?;
-                }
-                if let Some(count) = round.counts.get_mut(usize::from(database)) {
-                    *count += i64::from(shown) - i64::from(entry.is_stored_shown());
-                }
-                entry.set_stored(!vacant, shown);
+            }
+            if round.open.is_empty() {
+                round.next += 1;
             }
         }
         if !batch.is_empty() {
@@ -115,6 +115,33 @@ impl Keyspace {
 }
 
 impl Round {
+    /// Begins to take an object out: its head, and what it counts for.
+    fn take_head(
+        &mut self,
+        entry: &mut Entry,
+        value: &mut Vec<u8>,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let head = entry.begin_taking();
+        let (database, vacant) = (entry.database(), entry.object().is_vacant());
+        let shown = entry.object().facet().is_some();
+        if vacant {
+            if entry.is_stored() {
+                batch.delete(&row::head_key(database, entry.key()))?;
+            }
+            self.vacant.push(entry.hash());
+        } else if head {
+            value.clear();
+            entry.object().encode_head(value);
+            batch.put(&row::head_key(database, entry.key()), value)?;
+        }
+        if let Some(count) = self.counts.get_mut(usize::from(database)) {
+            *count += i64::from(shown) - i64::from(entry.is_stored_shown());
+        }
+        entry.set_stored(!vacant, shown);
+        Ok(())
+    }
+
     /// The counts that the store holds after this round.
     pub fn counts(&self) -> [i64; DATABASES] {
         self.counts
@@ -129,4 +156,29 @@ impl Round {
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
+}
+
+/// Takes some of the elements out that are to leave. Returns whether those were all.
+fn take_elements(entry: &mut Entry, value: &mut Vec<u8>, batch: &mut Batch) -> Result<bool, StoreError> {
+    for _ in 0..STEP_ELEMENTS {
+        let Some(mark) = entry.next_mark() else { return Ok(true) };
+        value.clear();
+        let (facet, element, there) = match &mark {
+            Mark::At(facet, at) => match entry.object().encode_element_at(*facet, *at, value) {
+                Some(element) => (*facet, element, true),
+                None => continue,
+            },
+            Mark::Removed(facet, element) => {
+                let there = entry.object().encode_element(*facet, element, value);
+                (*facet, &**element, there)
+            }
+        };
+        let key = row::element_key(entry.database(), entry.key(), facet as u8, element);
+        if there {
+            batch.put(&key, value)?;
+        } else {
+            batch.delete(&key)?;
+        }
+    }
+    Ok(false)
 }

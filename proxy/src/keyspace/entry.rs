@@ -2,13 +2,14 @@
 
 use std::hash::{Hash, Hasher};
 
-use meridian_conflict::crdt::ElementTable;
+use meridian_conflict::crdt::TablePlace;
 use meridian_conflict::object::Object;
 use meridian_conflict::op::Facet;
 
 use smallvec::SmallVec;
 
 use super::KeyRef;
+use super::marks::{Mark, Marks};
 
 /// The object differs from its rows in the store.
 const DIRTY: u8 = 1;
@@ -18,9 +19,6 @@ const HEAD_DIRTY: u8 = 2;
 const STORED: u8 = 4;
 /// The head row in the store counts among the keys shown.
 const STORED_SHOWN: u8 = 8;
-
-/// Elements whose rows in the store are behind.
-pub(super) type DirtyElements = ElementTable<(Facet, Box<[u8]>), ()>;
 
 /// Keys of up to so many bytes lie in the entry itself.
 const KEY_INLINE: usize = 24;
@@ -35,7 +33,8 @@ pub struct Entry {
     hash: u64,
     /// The log position of the last op that changed it.
     pub(super) changed: u64,
-    elements: Option<Box<DirtyElements>>,
+    /// Elements whose rows in the store are behind.
+    marks: Option<Box<Marks>>,
     /// When it was last used, on the keyspace's clock.
     pub(super) used: u32,
     /// Tells this life of the table of elements from others; see [`super::Keyspace::next_generation`].
@@ -51,7 +50,7 @@ impl Entry {
             object: Object::default(),
             hash: key.hash,
             changed: 0,
-            elements: None,
+            marks: None,
             used: 0,
             generation,
             database: key.database,
@@ -125,17 +124,30 @@ impl Entry {
         self.flags |= HEAD_DIRTY;
     }
 
-    pub(super) fn mark_element_dirty(&mut self, facet: Facet, element: Box<[u8]>) {
-        let elements = self.elements.get_or_insert_default();
-        elements.insert((facet, element), ());
+    /// The object, to be changed, and the marks to note its elements in.
+    pub(super) fn parts(&mut self) -> (&mut Object, ElementMarks<'_>) {
+        (&mut self.object, ElementMarks(&mut self.marks))
     }
 
-    /// Takes what is dirty and leaves the entry clean: whether the head is to be written, and the
-    /// elements.
-    pub(super) fn take_dirty(&mut self) -> (bool, Option<Box<DirtyElements>>) {
-        let head = self.flags & (HEAD_DIRTY | STORED) != STORED;
+    /// Begins to take out what is dirty and calls the entry clean. Returns whether the head is to be
+    /// written; the elements follow by [`Entry::next_mark`].
+    pub(super) fn begin_taking(&mut self) -> bool {
+        let head = self.flags & (HEAD_DIRTY | STORED) != STORED || self.marks.is_some();
         self.flags &= !(DIRTY | HEAD_DIRTY);
-        (head, self.elements.take())
+        if let Some(marks) = &mut self.marks {
+            marks.begin();
+        }
+        head
+    }
+
+    /// The next element to be taken out, `None` when all are.
+    pub(super) fn next_mark(&mut self) -> Option<Mark> {
+        let marks = self.marks.as_mut()?;
+        let next = marks.next();
+        if next.is_none() && marks.is_quiet() {
+            self.marks = None;
+        }
+        next
     }
 
     pub(super) fn is_stored(&self) -> bool {
@@ -150,6 +162,15 @@ impl Entry {
         self.flags &= !(STORED | STORED_SHOWN);
         self.flags |= if stored { STORED } else { 0 };
         self.flags |= if shown { STORED_SHOWN } else { 0 };
+    }
+}
+
+/// Where changes of elements are noted; memory is taken with the first.
+pub(super) struct ElementMarks<'a>(&'a mut Option<Box<Marks>>);
+
+impl ElementMarks<'_> {
+    pub(super) fn note(&mut self, facet: Facet, element: &[u8], place: TablePlace) {
+        self.0.get_or_insert_default().note(facet, element, place);
     }
 }
 

@@ -3,15 +3,15 @@
 use std::sync::atomic::Ordering;
 
 use dashmap::{RwLockWriteGuard, SharedValue};
-use meridian_conflict::clock::Seen;
+use meridian_conflict::crdt::TablePlace;
 use meridian_conflict::object::{Applying, Object};
 use meridian_conflict::op::{Change, Effect, ElementBaseline, Facet, MalformedBody, changes};
 use meridian_conflict::outcome::{Conflict, Observer};
 use smallvec::SmallVec;
 
-use super::entry::{Entry, Slot};
+use super::entry::{ElementMarks, Entry, Slot};
 use super::{KeyRef, Keyspace, Table};
-use crate::sequencer::Place;
+use crate::oplog::Lsn;
 
 /// Guards over a set of shards.
 pub struct Locked<'k> {
@@ -51,7 +51,7 @@ pub struct Applied {
 }
 
 struct Tracker<'a> {
-    entry_elements: &'a mut Vec<(Facet, Box<[u8]>)>,
+    marks: ElementMarks<'a>,
     head: bool,
     changes: u64,
     conflicts: Vec<Conflict>,
@@ -71,9 +71,9 @@ impl Observer for Tracker<'_> {
         self.conflicts.push(conflict);
     }
 
-    fn element(&mut self, facet: Facet, element: &[u8]) {
+    fn element(&mut self, facet: Facet, element: &[u8], place: TablePlace) {
         self.changes += 1;
-        self.entry_elements.push((facet, element.into()));
+        self.marks.note(facet, element, place);
     }
 
     fn head(&mut self) {
@@ -116,7 +116,7 @@ impl<'k> Locked<'k> {
         Some(&slot.0)
     }
 
-    fn entry_mut(&mut self, key: &KeyRef<'_>) -> Option<&mut Entry> {
+    pub(super) fn entry_mut(&mut self, key: &KeyRef<'_>) -> Option<&mut Entry> {
         let table = self.table_mut(key.shard())?;
         table.get_mut(key.hash, |(slot, _)| slot.0.is(key)).map(|(slot, _)| &mut *slot.0)
     }
@@ -267,28 +267,28 @@ impl<'k> Locked<'k> {
         Some(&mut slot.0)
     }
 
-    /// Writes a local op whose body changes `key` alone: marks the key, has `place` give the op its
-    /// place, applies it. What [`Locked::mark_body_dirty`] and [`Locked::apply_body`] do, with one
-    /// search for the key.
+    /// Applies an op whose body, known to decode, changes `key` alone: marks the key, has `place` give
+    /// the op its place, applies it as `how` says. What [`Locked::mark_body_dirty`] and
+    /// [`Locked::apply_body`] do, with one search for the key.
     ///
     /// # Errors
     /// That of `place`; nothing changed.
-    pub fn write_one<E>(
+    pub fn apply_one<P, E>(
         &mut self,
         key: &KeyRef<'_>,
         change: &Change<'_>,
-        place: impl FnOnce() -> Result<Place, E>,
-    ) -> Result<Place, E> {
+        place: impl FnOnce() -> Result<P, E>,
+        how: impl FnOnce(&P) -> (Applying<'_>, Lsn),
+    ) -> Result<(P, Applied), E> {
         let keyspace = self.keyspace;
-        let Some(entry) = self.entry_to_write(key) else { return place() };
-        let place = place()?;
-        let how = Applying { stamp: place.stamp, seen: Seen::All };
         let mut applied = Applied::default();
-        change_entry(keyspace, entry, place.lsn.0, &mut applied, |object, tracker| {
-            // The body was made by this process a moment ago: it decodes.
+        let Some(entry) = self.entry_to_write(key) else { return Ok((place()?, applied)) };
+        let place = place()?;
+        let (how, lsn) = how(&place);
+        change_entry(keyspace, entry, lsn.0, &mut applied, |object, tracker| {
             change.effects().flatten().for_each(|effect| tracker.apply(object, &effect, how));
         });
-        Ok(place)
+        Ok((place, applied))
     }
 
     /// Applies the effects of one change to its key, which was marked dirty.
@@ -350,21 +350,12 @@ fn change_entry(
     change: impl FnOnce(&mut Object, &mut Tracker<'_>),
 ) {
     let (shown, bytes) = (entry.object.facet().is_some(), entry.footprint());
-    let mut elements = Vec::new();
-    let mut tracker = Tracker {
-        entry_elements: &mut elements,
-        head: false,
-        changes: 0,
-        conflicts: Vec::new(),
-        emptied: false,
-    };
-    change(&mut entry.object, &mut tracker);
+    let (object, marks) = entry.parts();
+    let mut tracker = Tracker { marks, head: false, changes: 0, conflicts: Vec::new(), emptied: false };
+    change(object, &mut tracker);
     let Tracker { head, changes, conflicts, emptied, .. } = tracker;
     if head {
         entry.mark_head_dirty();
-    }
-    for (facet, element) in elements {
-        entry.mark_element_dirty(facet, element);
     }
     entry.changed = entry.changed.max(lsn);
     entry.used = keyspace.clock();
@@ -388,18 +379,30 @@ fn change_entry(
     }));
 }
 
-/// Whether a body flushes a database, which locks everything.
+/// What has to be known of a body before its keys are locked.
+#[derive(Debug)]
+pub struct Survey<'a> {
+    /// The keys it changes.
+    pub keys: SmallVec<[KeyRef<'a>; 4]>,
+    /// Its change, if it has but one, and that on a key.
+    pub only: Option<Change<'a>>,
+    /// Whether it flushes a database, which locks everything.
+    pub flushes: bool,
+}
+
+/// Reads a body through.
 ///
 /// # Errors
-/// [`MalformedBody`].
-pub fn has_flush(body: &[u8]) -> Result<bool, MalformedBody> {
+/// [`MalformedBody`] when something in it does not decode.
+pub fn survey(body: &[u8]) -> Result<Survey<'_>, MalformedBody> {
+    let mut survey = Survey { keys: SmallVec::new(), only: None, flushes: false };
     for change in changes(body) {
         let change = change?;
-        if change.key.is_empty()
-            && let Some(Effect::Flush { .. }) = change.effects().next().transpose()?
-        {
-            return Ok(true);
+        for effect in change.effects() {
+            survey.flushes |= change.key.is_empty() && matches!(effect?, Effect::Flush { .. });
         }
+        survey.keys.push(KeyRef::new(change.database, change.key));
+        survey.only = (survey.keys.len() == 1 && !survey.flushes).then_some(change);
     }
-    Ok(false)
+    Ok(survey)
 }

@@ -17,7 +17,7 @@ use super::Region;
 use super::committer::{self, Retention, Work, decode_position};
 use super::identity::Identity;
 use crate::config::settings::{LogSync, Settings};
-use crate::keyspace::{KeyRef, Keyspace};
+use crate::keyspace::Keyspace;
 use crate::metrics::Metrics;
 use crate::oplog::{self, Lsn, Opened, Tail, WriterThread};
 use crate::sequencer::{AppliedMark, Sequencer, read_record};
@@ -252,13 +252,11 @@ fn apply_remote(
     body: &[u8],
     lsn: Lsn,
 ) -> anyhow::Result<()> {
-    let keys: Vec<KeyRef<'_>> = meridian_conflict::op::changes(body)
-        .map(|change| change.map(|c| KeyRef::new(c.database, c.key)))
-        .collect::<Result<_, _>>()?;
-    let mut locked = if crate::keyspace::locked::has_flush(body)? {
-        keyspace.lock_all_loaded(&keys, 0)?
+    let survey = crate::keyspace::locked::survey(body)?;
+    let mut locked = if survey.flushes {
+        keyspace.lock_all_loaded(&survey.keys, 0)?
     } else {
-        keyspace.lock_loaded(&keys, 0)?
+        keyspace.lock_loaded(&survey.keys, 0)?
     };
     locked.mark_body_dirty(body)?;
     locked.apply_body(body, header.stamp(), Seen::Vector { deps, dot: header.dot }, lsn.0)?;

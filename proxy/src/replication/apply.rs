@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meridian_conflict::clock::{Origin, RegionId, Seen};
-use meridian_conflict::op::{self, Op};
+use meridian_conflict::object::Applying;
+use meridian_conflict::op::{Header, Op};
 use prometheus::Histogram;
-use smallvec::SmallVec;
 
-use crate::keyspace::locked::{Applied, has_flush};
+use crate::keyspace::Locked;
+use crate::keyspace::locked::{Applied, Survey, survey};
 use crate::keyspace::walk::ApplyError;
-use crate::keyspace::{KeyRef, Locked};
 use crate::region::Region;
 use crate::sequencer::PlaceError;
 use crate::store::StoreError;
@@ -39,14 +39,17 @@ impl Applier {
     /// [`PlaceError`] when it does not follow or the log takes no more; nothing changed.
     pub async fn apply(&mut self, region: &Region, op: &Op<Bytes>) -> Result<(), PlaceError> {
         let metrics = region.metrics();
-        if let Err(error) = op::validate(&op.body) {
-            tracing::error!(dot = ?op.header.stamp(), %error, "parked an op that cannot be applied");
-            metrics.parked_ops.inc();
-            region.sequencer().remote(&op.header, &op.body)?;
-            return Ok(());
-        }
+        let survey = match survey(&op.body) {
+            Ok(survey) => survey,
+            Err(error) => {
+                tracing::error!(dot = ?op.header.stamp(), %error, "parked an op that cannot be applied");
+                metrics.parked_ops.inc();
+                region.sequencer().remote(&op.header, &op.body)?;
+                return Ok(());
+            }
+        };
         let applied = loop {
-            match try_apply(region, op) {
+            match try_apply(region, op, &survey) {
                 Ok(applied) => break applied?,
                 Err(error) => {
                     // The object is on disk and will be needed: waiting loses nothing.
@@ -76,15 +79,25 @@ impl Applier {
 }
 
 /// The outer error: nothing changed, the store did not give what is needed.
-fn try_apply(region: &Region, op: &Op<Bytes>) -> Result<Result<Applied, PlaceError>, StoreError> {
-    let keys: SmallVec<[KeyRef<'_>; 4]> =
-        op::changes(&op.body).flatten().map(|change| KeyRef::new(change.database, change.key)).collect();
+fn try_apply(
+    region: &Region,
+    op: &Op<Bytes>,
+    survey: &Survey<'_>,
+) -> Result<Result<Applied, PlaceError>, StoreError> {
     let durable = region.log().durable_lsn().0;
-    let mut locked: Locked<'_> = if has_flush(&op.body).unwrap_or(false) {
-        region.keyspace().lock_all_loaded(&keys, durable)?
+    let mut locked: Locked<'_> = if survey.flushes {
+        region.keyspace().lock_all_loaded(&survey.keys, durable)?
     } else {
-        region.keyspace().lock_loaded(&keys, durable)?
+        region.keyspace().lock_loaded(&survey.keys, durable)?
     };
+    let Header { dot, .. } = op.header;
+    if let (Some(change), [key]) = (&survey.only, survey.keys.as_slice()) {
+        let place = || region.sequencer().remote(&op.header, &op.body);
+        let applied = locked.apply_one(key, change, place, |(deps, lsn)| {
+            (Applying { stamp: op.header.stamp(), seen: Seen::Vector { deps, dot } }, *lsn)
+        });
+        return Ok(applied.map(|(_, applied)| applied));
+    }
     match locked.mark_body_dirty(&op.body) {
         Err(ApplyError::Store(error)) => return Err(error),
         Err(ApplyError::Malformed(_)) | Ok(()) => {}

@@ -52,7 +52,7 @@ fn integer(string: &Scalar<Value>) -> Option<i64> {
     // The usual counter, without a detour over text.
     match (string.winner(), string.live_sum()) {
         (Some(base), None) => return fmt::parse_i64(&base.value),
-        (None, Some(Amount::Whole(sum))) => return i64::try_from(sum).ok(),
+        (None, Some(Amount::Whole(sum))) => return Some(sum),
         _ => {}
     }
     fmt::parse_i64(&string.shown()?)
