@@ -89,6 +89,11 @@ impl Sequencer {
         self.inner.lock().ops.applied().clone()
     }
 
+    /// Whether everything in `vector` has been applied.
+    pub fn covers(&self, vector: &VersionVector) -> bool {
+        meridian_conflict::clock::covers_all(self.inner.lock().ops.applied(), vector)
+    }
+
     /// What the store keeps with its data, and the log's end at the same moment.
     pub fn position(&self) -> (Position, Lsn) {
         let inner = self.inner.lock();

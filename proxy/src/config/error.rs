@@ -152,6 +152,12 @@ pub enum Problem {
         /// Where RESP would be served.
         address: SocketAddr,
     },
+    /// The admin port is open to other machines while the fault knobs are on.
+    #[error("whoever reaches listen.admin at {address} could cut this region off; listen on 127.0.0.1")]
+    OpenFaults {
+        /// Where the admin port would be served.
+        address: SocketAddr,
+    },
     /// The file at this path cannot be used.
     #[error("{path}: {problem}")]
     PathUnusable {

@@ -228,8 +228,6 @@ policy = "multi-value"
 keys = "d:*"
 policy = "hook"
 hook = "max"
-[dev]
-faults = true
 "#,
     );
     assert_eq!(
@@ -243,8 +241,18 @@ faults = true
             "conflicts[2].policy: \"multi-value\" is not available in this version",
             "conflicts[3].policy: \"hook\" is not available in this version",
             "conflicts[3].hook: this key is not available in this version",
-            "dev.faults: \"true\" is not available in this version",
         ]
+    );
+}
+
+#[test]
+fn fault_knobs_are_for_loopback_alone() {
+    assert!(parse(&least_with("[dev]\nfaults = true\n")).unwrap().dev.faults);
+    let open = least_with("[listen]\nadmin = \"0.0.0.0:9380\"\n[dev]\nfaults = true\n");
+    assert_eq!(
+        refused(&open),
+        ["dev.faults: whoever reaches listen.admin at 0.0.0.0:9380 could cut this region off; \
+          listen on 127.0.0.1"]
     );
 }
 

@@ -1,5 +1,6 @@
 //! Objects under their shard locks.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use dashmap::{RwLockWriteGuard, SharedValue};
@@ -17,6 +18,10 @@ use crate::oplog::Lsn;
 pub struct Locked<'k> {
     keyspace: &'k Keyspace,
     guards: SmallVec<[(usize, RwLockWriteGuard<'k, Table>); 2]>,
+    /// Whether looking at an object counts as using it.
+    touching: bool,
+    /// One past the last change of what was looked at since.
+    read: Cell<u64>,
 }
 
 /// What memory knows of a key.
@@ -86,7 +91,7 @@ impl<'k> Locked<'k> {
     pub(super) fn acquire(keyspace: &'k Keyspace, shards: impl Iterator<Item = usize>) -> Self {
         let all = keyspace.map.shards();
         let guards = shards.filter_map(|shard| Some((shard, all.get(shard)?.write()))).collect();
-        Self { keyspace, guards }
+        Self { keyspace, guards, touching: false, read: Cell::new(0) }
     }
 
     /// The keyspace.
@@ -132,26 +137,36 @@ impl<'k> Locked<'k> {
 
     /// The state of a key that is in memory or known to be absent.
     pub fn object(&self, key: &KeyRef<'_>) -> Option<&Object> {
-        self.entry(key).map(Entry::object)
+        let found = self.entry(key);
+        if self.touching {
+            let changed = match found {
+                Some(entry) => {
+                    entry.touch(self.keyspace.clock());
+                    entry.changed
+                }
+                None => self.last_change(key),
+            };
+            self.read.set(self.read.get().max(changed.saturating_add(1)));
+        }
+        found.map(Entry::object)
+    }
+
+    /// From here on, looking at an object counts as using it, and as showing it; see
+    /// [`Locked::read_position`].
+    pub fn begin_reading(&mut self) {
+        self.touching = true;
+    }
+
+    /// What a reply has to wait for that shows what [`Locked::object`] gave: one past its last change.
+    pub fn read_position(&self) -> u64 {
+        self.read.get()
     }
 
     /// Notes that the key was used now.
-    pub fn touch(&mut self, key: &KeyRef<'_>) {
+    pub fn touch(&self, key: &KeyRef<'_>) {
         let now = self.keyspace.clock();
-        if let Some(entry) = self.entry_mut(key) {
-            entry.used = now;
-        }
-    }
-
-    /// Notes that the key was used now; returns [`Locked::last_change`].
-    pub fn read_now(&mut self, key: &KeyRef<'_>) -> u64 {
-        let now = self.keyspace.clock();
-        match self.entry_mut(key) {
-            Some(entry) => {
-                entry.used = now;
-                entry.changed
-            }
-            None => self.last_change(key),
+        if let Some(entry) = self.entry(key) {
+            entry.touch(now);
         }
     }
 
@@ -177,7 +192,7 @@ impl<'k> Locked<'k> {
         let mut entry = Entry::new(*key, self.keyspace.next_generation());
         entry.object = object;
         entry.changed = changed;
-        entry.used = self.keyspace.clock();
+        entry.touch(self.keyspace.clock());
         let shown = entry.object.facet().is_some();
         entry.set_stored(true, shown);
         let bytes = entry.footprint();
@@ -252,8 +267,8 @@ impl<'k> Locked<'k> {
         let (slot, _) = if table.get(key.hash, same).is_some() {
             table.get_mut(key.hash, same)?
         } else {
-            let mut entry = Entry::new(*key, keyspace.next_generation());
-            entry.used = keyspace.clock();
+            let entry = Entry::new(*key, keyspace.next_generation());
+            entry.touch(keyspace.clock());
             keyspace.bytes.fetch_add(entry.footprint(), Ordering::Relaxed);
             let slot = (Slot(Box::new(entry)), SharedValue::new(()));
             table.insert_entry(key.hash, slot, |(slot, _)| slot.0.hash())
@@ -358,7 +373,7 @@ fn change_entry(
         entry.mark_head_dirty();
     }
     entry.changed = entry.changed.max(lsn);
-    entry.used = keyspace.clock();
+    entry.touch(keyspace.clock());
     let shown_now = entry.object.facet().is_some();
     if shown && (emptied || !shown_now) {
         // What comes next is added to an empty table, whatever stood where before.

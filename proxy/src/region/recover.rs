@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use meridian_conflict::clock::Seen;
 use meridian_conflict::op::Header;
 use meridian_topology::sequence::{self, Position};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::Region;
@@ -18,6 +19,7 @@ use super::committer::{self, Retention, Work, decode_position};
 use super::identity::Identity;
 use crate::config::settings::{LogSync, Settings};
 use crate::keyspace::Keyspace;
+use crate::link::faults::Faults;
 use crate::metrics::Metrics;
 use crate::oplog::{self, Lsn, Opened, Tail, WriterThread};
 use crate::sequencer::{AppliedMark, Sequencer, read_record};
@@ -129,6 +131,7 @@ impl Region {
         let new_incarnation = new_incarnation.filter(|_| !is_new);
         let region = Arc::new(Self {
             origin: AtomicU64::new(identity.origin().0),
+            faults: settings.dev.faults.then(Faults::default),
             settings,
             keyspace,
             sequencer,
@@ -143,6 +146,8 @@ impl Region {
             recovered: Report { replayed, new_incarnation, took_ms },
             confirmed,
             clients: Arc::default(),
+            progress: Notify::new(),
+            elsewhere: Mutex::default(),
         });
         Ok((region, Threads { writer, committer, handle }))
     }
