@@ -8,6 +8,9 @@
 //! | [`committer`] | the thread that takes dirty objects to the store |
 
 pub mod committer;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod fuzz;
 pub mod identity;
 pub mod recover;
 #[cfg(test)]
