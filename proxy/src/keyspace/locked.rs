@@ -208,16 +208,17 @@ impl<'k> Locked<'k> {
         Some((slot.0.database(), slot.0.key().into()))
     }
 
-    /// The keys of `database` that are dirty, in the locked shards.
-    pub(super) fn dirty_keys(&self, database: u8) -> Vec<Box<[u8]>> {
+    /// The keys of `database` that may have no row yet, in the locked shards: those that are dirty, and
+    /// those that the commit under way has taken.
+    pub(super) fn rowless_keys(&self, database: u8) -> Vec<Box<[u8]>> {
         let mut keys = Vec::new();
         for (shard, table) in &self.guards {
             let Some(state) = self.keyspace.shard_state(*shard) else { continue };
-            for hash in &state.lock().dirty {
+            let state = state.lock();
+            for hash in state.dirty.iter().chain(&state.leaving) {
                 let mut found: Vec<&Entry> = Vec::new();
                 while let Some((slot, _)) = table.get(*hash, |(slot, _)| {
                     slot.0.hash() == *hash
-                        && slot.0.is_dirty()
                         && slot.0.database() == database
                         && !found.iter().any(|seen| seen.key() == slot.0.key())
                 }) {

@@ -2,6 +2,7 @@
 //! position on.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::JoinHandle;
@@ -15,11 +16,12 @@ use tokio::sync::{Notify, watch};
 
 use super::Region;
 use super::committer::{self, Retention, Work, decode_position};
+use super::foreign;
 use super::identity::Identity;
 use crate::config::settings::{LogSync, Settings};
 use crate::keyspace::{KeyRef, Keyspace};
 use crate::metrics::Metrics;
-use crate::oplog::{self, Lsn, Opened, Tail, WriterThread};
+use crate::oplog::{self, LogError, Lsn, Opened, Recovery, Tail, WriterThread};
 use crate::sequencer::{AppliedMark, Sequencer, read_record};
 use crate::store::{FjallOptions, FjallStore, Store};
 
@@ -69,13 +71,31 @@ impl Region {
     /// # Errors
     /// When files cannot be read or written, or belong to somebody else. Nothing was lost.
     pub fn open(settings: Settings, metrics: Arc<Metrics>) -> anyhow::Result<(Arc<Self>, Threads)> {
+        Self::open_with(settings, metrics, oplog::open)
+    }
+
+    /// [`Region::open`] with the op log on another disk.
+    #[cfg(test)]
+    pub(crate) fn open_on(
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        disk: Arc<dyn oplog::Disk>,
+    ) -> anyhow::Result<(Arc<Self>, Threads)> {
+        Self::open_with(settings, metrics, |_, settings| oplog::open_on(disk, settings))
+    }
+
+    fn open_with(
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        open_log: impl FnOnce(&Path, oplog::Settings) -> Result<(Opened, Recovery), LogError>,
+    ) -> anyhow::Result<(Arc<Self>, Threads)> {
         let began = Instant::now();
         let directory = settings.data_dir.clone();
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create data_dir {}", directory.display()))?;
         let loaded = Identity::load(&directory, &settings)?;
         let log_settings = log_settings(&settings, &metrics);
-        let (opened, found) = oplog::open(&directory.join("log"), log_settings.clone())
+        let (opened, found) = open_log(&directory.join("log"), log_settings.clone())
             .with_context(|| format!("cannot open the op log in {}", directory.display()))?;
         let options = FjallOptions::default();
         let store: Arc<dyn Store> = Arc::new(FjallStore::open(&directory.join("store"), options)?);
@@ -235,7 +255,7 @@ fn replay_op(
     lsn: Lsn,
 ) -> anyhow::Result<bool> {
     let Some(deps) = ops.replay(header)? else { return Ok(false) };
-    if let Err(error) = meridian_conflict::op::validate(body) {
+    if let Err(error) = foreign::check(body) {
         // Parked when it came; it counts as applied and changes nothing.
         tracing::error!(dot = ?header.stamp(), %error, "parked an op that cannot be applied");
         return Ok(true);

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::keyspace::locked::{Applied, has_flush};
 use crate::keyspace::walk::ApplyError;
 use crate::keyspace::{KeyRef, Locked};
-use crate::region::Region;
+use crate::region::{Region, foreign};
 use crate::sequencer::PlaceError;
 use crate::store::StoreError;
 
@@ -32,14 +32,14 @@ impl Applier {
     }
 
     /// Applies an op that is deliverable: places it in the log and in the applied vector, and folds
-    /// its effects in, under the locks of its keys. An op that does not decode is placed but not
+    /// its effects in, under the locks of its keys. An op that does not decode, or that no store could hold, is placed but not
     /// applied: parked, so that it neither stops the stream nor is lost.
     ///
     /// # Errors
     /// [`PlaceError`] when it does not follow or the log takes no more; nothing changed.
     pub async fn apply(&mut self, region: &Region, op: &Op<Bytes>) -> Result<(), PlaceError> {
         let metrics = region.metrics();
-        if let Err(error) = op::validate(&op.body) {
+        if let Err(error) = foreign::check(&op.body) {
             tracing::error!(dot = ?op.header.stamp(), %error, "parked an op that cannot be applied");
             metrics.parked_ops.inc();
             region.sequencer().remote(&op.header, &op.body)?;
