@@ -236,6 +236,9 @@ fn unfit_bodies() -> Vec<Vec<u8>> {
         whole[..whole.len() - 1].to_vec(),
         [&whole[..], b"more"].concat(),
         vec![0xff; 40],
+        // A whole change of database 0, key "key", one effect of three bytes; and one with a second effect.
+        [&[0, 3][..], b"key", &[1, 3], &[0xff; 3]].concat(),
+        [&[0, 3][..], b"key", &[2, 4, 12], &[0xff; 3]].concat(),
         body(&huge, &assign(b"value")),
         body(&huge[..40_000], &Effect::MemberAdd { member: &huge[..40_000] }),
         body(b"key", &Effect::FieldAssign { field: &huge, value: b"v", baseline: Default::default() }),
