@@ -5,9 +5,14 @@
 //! |---|---|
 //! | [`identity`] | who this data directory belongs to, and in which life |
 //! | [`recover`] | from the files on disk to a running state |
+//! | [`foreign`] | whether an op from elsewhere can be applied |
 //! | [`committer`] | the thread that takes dirty objects to the store |
 
 pub mod committer;
+pub mod foreign;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod fuzz;
 pub mod identity;
 pub mod recover;
 #[cfg(test)]

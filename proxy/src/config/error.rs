@@ -132,6 +132,14 @@ pub enum Problem {
         /// The name of this region.
         region: String,
     },
+    /// Two regions could not be told apart in ops.
+    #[error("\"{name}\" and \"{other}\" happen to have the same number inside of ops: rename one of them")]
+    SameNumber {
+        /// The name.
+        name: String,
+        /// The name before it.
+        other: String,
+    },
     /// Nobody could ever write.
     #[error("no region is a leader")]
     NoLeader,

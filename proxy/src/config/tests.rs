@@ -348,6 +348,31 @@ fn the_regions_must_make_sense() {
 }
 
 #[test]
+fn t1_names_that_ops_could_not_tell_apart_are_refused() {
+    // 32 bits: among so many names some pair has the same number.
+    let mut names = std::collections::BTreeMap::new();
+    let (one, two) = (0..)
+        .find_map(|n: u32| {
+            let name = format!("r{n}");
+            let other = names.insert(meridian_conflict::clock::RegionId::of(&name), name.clone())?;
+            Some((other, name))
+        })
+        .unwrap();
+    let table =
+        |name: &str, port: u16| format!("[[regions]]\nname = \"{name}\"\naddress = \"10.0.0.1:{port}\"\n");
+    let text = format!(
+        "[topology]\nshape = \"mesh\"\n[tls]\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n{}{}{}",
+        table("eu", 1),
+        table(&one, 2),
+        table(&two, 3)
+    );
+    let told = format!(
+        "regions[2].name: \"{two}\" and \"{one}\" happen to have the same number inside of ops: rename one of them"
+    );
+    assert_eq!(refused(&least_with(&text)), [told]);
+}
+
+#[test]
 fn peer_addresses() {
     let load = |address: &str| parse(&example().replace("10.1.0.1:7380", address));
     for good in ["eu:1", "eu-1.example_x.com:65535", "10.0.0.9:7380", "[::1]:7380", "1x.2:80"] {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use dashmap::{RwLockWriteGuard, SharedValue};
 use meridian_conflict::crdt::TablePlace;
 use meridian_conflict::object::{Applying, Object};
-use meridian_conflict::op::{Change, Effect, ElementBaseline, Facet, MalformedBody, changes};
+use meridian_conflict::op::{Change, Effect, ElementBaseline, Facet, MalformedBody};
 use meridian_conflict::outcome::{Conflict, Observer};
 use smallvec::SmallVec;
 
@@ -223,16 +223,17 @@ impl<'k> Locked<'k> {
         Some((slot.0.database(), slot.0.key().into()))
     }
 
-    /// The keys of `database` that are dirty, in the locked shards.
-    pub(super) fn dirty_keys(&self, database: u8) -> Vec<Box<[u8]>> {
+    /// The keys of `database` that may have no row yet, in the locked shards: those that are dirty, and
+    /// those that the commit under way has taken.
+    pub(super) fn rowless_keys(&self, database: u8) -> Vec<Box<[u8]>> {
         let mut keys = Vec::new();
         for (shard, table) in &self.guards {
             let Some(state) = self.keyspace.shard_state(*shard) else { continue };
-            for hash in &state.lock().dirty {
+            let state = state.lock();
+            for hash in state.dirty.iter().chain(&state.leaving) {
                 let mut found: Vec<&Entry> = Vec::new();
                 while let Some((slot, _)) = table.get(*hash, |(slot, _)| {
                     slot.0.hash() == *hash
-                        && slot.0.is_dirty()
                         && slot.0.database() == database
                         && !found.iter().any(|seen| seen.key() == slot.0.key())
                 }) {
@@ -392,32 +393,4 @@ fn change_entry(
         key: entry.key().into(),
         conflict,
     }));
-}
-
-/// What has to be known of a body before its keys are locked.
-#[derive(Debug)]
-pub struct Survey<'a> {
-    /// The keys it changes.
-    pub keys: SmallVec<[KeyRef<'a>; 4]>,
-    /// Its change, if it has but one, and that on a key.
-    pub only: Option<Change<'a>>,
-    /// Whether it flushes a database, which locks everything.
-    pub flushes: bool,
-}
-
-/// Reads a body through.
-///
-/// # Errors
-/// [`MalformedBody`] when something in it does not decode.
-pub fn survey(body: &[u8]) -> Result<Survey<'_>, MalformedBody> {
-    let mut survey = Survey { keys: SmallVec::new(), only: None, flushes: false };
-    for change in changes(body) {
-        let change = change?;
-        for effect in change.effects() {
-            survey.flushes |= change.key.is_empty() && matches!(effect?, Effect::Flush { .. });
-        }
-        survey.keys.push(KeyRef::new(change.database, change.key));
-        survey.only = (survey.keys.len() == 1 && !survey.flushes).then_some(change);
-    }
-    Ok(survey)
 }

@@ -5,7 +5,7 @@ mod allowed;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
 use quinn::Runtime;
@@ -24,6 +24,9 @@ use super::tls::{self, TlsError};
 
 pub use accept::{Refusal, Refused};
 pub use allowed::AllowedRegions;
+
+/// How long [`Endpoint::close`] stays to tell peers again.
+const TOLD_WITHIN: Duration = Duration::from_millis(500);
 
 /// A connection whose other end has proven which region it is. No frame has been read from it.
 #[derive(Debug, Clone)]
@@ -236,10 +239,11 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Ends every connection with `reason`, accepts no more, and waits until the peers have been told.
+    /// Ends every connection with `reason`, accepts no more, and stays for a moment to tell peers again
+    /// that did not hear it. Not longer: a peer that is down never hears it.
     pub async fn close(&self, reason: CloseReason) {
         self.quinn.close(quinn::VarInt::from_u32(reason.code()), reason.text().as_bytes());
-        self.quinn.wait_idle().await;
+        let _ = tokio::time::timeout(TOLD_WITHIN, self.quinn.wait_idle()).await;
     }
 
     /// Connections that are open, handshakes included.

@@ -238,7 +238,7 @@ impl Committer {
         self.retry(stopping, || work.keyspace.store().commit(batch))?;
         self.retry(stopping, || work.keyspace.store().sync())?;
         self.shared.committed.store(lsn.0, Ordering::Release);
-        work.keyspace.drop_vacant(&mut round);
+        work.keyspace.end_round(&mut round);
         work.relief.notify_waiters();
         Ok(lsn)
     }
