@@ -14,7 +14,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
         let Some(link) = self.links.get_mut(&peer) else { return };
         if matches!(link.intake, Intake::Open { id: open, .. } if open == id) {
             link.intake = Intake::None;
+            link.refused_at = Some(now);
             self.hold(now, peer, Hold::Refused(reason));
+            self.review(now);
         }
     }
 
@@ -30,6 +32,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         let ahead_ms = op.header.hlc.ms().saturating_sub(wall.0);
         let covered = covers(self.delivery.admitted(), &op.header.dot);
         if ahead_ms > self.settings.max_skew_ms && !covered {
+            self.skewed.insert(op.header.dot.actor.region(), now);
             self.hold(now, peer, Hold::Skew { ahead_ms });
             return;
         }
@@ -49,7 +52,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         if origin == self.origin {
             return Err("an op of our own origin");
         }
-        let wanted = self.routes.feeders.get(&peer).is_some_and(|r| r.contains(&origin.region()));
+        let wanted = self.subscriptions.get(&peer).is_some_and(|r| r.contains(&origin.region()));
         if !wanted && origin.region() != self.region {
             return Err("an op that was not subscribed to");
         }
@@ -105,7 +108,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
     }
 
     pub(super) fn subscribe(&mut self, now: MonoMs, peer: RegionId, skimming: bool) {
-        let Some(regions) = self.routes.feeders.get(&peer).cloned() else { return };
+        let Some(regions) = self.subscriptions.get(&peer).cloned() else { return };
         let Some(link) = self.links.get_mut(&peer).filter(|link| link.greeted.is_some()) else { return };
         let id = self.next_subscription;
         self.next_subscription += 1;
