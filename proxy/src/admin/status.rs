@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use meridian_conflict::clock::{Origin, RegionId};
+use meridian_topology::graph::RegionName;
 use serde::{Deserialize, Serialize};
 
 use super::View;
-use crate::config::settings::{LogSync, Role, Settings};
+use crate::config::settings::LogSync;
 use crate::keyspace::DATABASES;
 use crate::region::Region;
+use crate::region::membership::Membership;
 use crate::service::LinkState;
 
 /// A certificate that ends sooner than this is warned of.
@@ -173,7 +175,8 @@ impl Status {
     pub fn of(view: &View) -> Self {
         let region = &*view.region;
         let settings = region.settings();
-        let names = Names::of(settings);
+        let membership = region.membership();
+        let names = Names::of(&membership);
         let links: Vec<LinkState> = view.links.lock().values().cloned().collect();
         let not_ready = view.not_ready();
         Self {
@@ -183,10 +186,10 @@ impl Status {
             incarnation: region.origin().incarnation(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: region.uptime().as_secs(),
-            role: if settings.role() == Role::Leader { "leader" } else { "follower" }.to_owned(),
+            role: if region.is_follower() { "follower" } else { "leader" }.to_owned(),
             ready: not_ready.is_empty(),
             not_ready,
-            topology: topology(settings),
+            topology: topology(&settings.region, &membership),
             applied: applied(region, &names),
             log: log(region),
             store: store(region),
@@ -208,9 +211,9 @@ impl Status {
 pub struct Names(BTreeMap<RegionId, String>);
 
 impl Names {
-    /// The names in `settings`.
-    pub fn of(settings: &Settings) -> Self {
-        let names = settings.regions.keys();
+    /// The names of the members.
+    pub fn of(membership: &Membership) -> Self {
+        let names = membership.regions.keys();
         Self(names.map(|name| (RegionId::of(name.as_str()), name.to_string())).collect())
     }
 
@@ -231,9 +234,9 @@ pub(super) fn seconds_until(end: SystemTime, now: SystemTime) -> f64 {
     since_epoch(end) - since_epoch(now)
 }
 
-fn topology(settings: &Settings) -> TopologyStatus {
-    let graph = &settings.topology.graph;
-    let routes = graph.routes(&settings.region).into_iter();
+fn topology(region: &RegionName, membership: &Membership) -> TopologyStatus {
+    let graph = &membership.topology.graph;
+    let routes = graph.routes(region).into_iter();
     TopologyStatus {
         shape: graph.shape().to_string(),
         digest: format!("{:016x}", graph.digest()),

@@ -11,7 +11,7 @@ use meridian_conflict::op::{self, BodyBuilder};
 use meridian_topology::time::WallMs;
 use smallvec::SmallVec;
 
-use super::{Command, CommandError, Context, Keys};
+use super::{Command, CommandError, Context, Family, Keys};
 use crate::keyspace::{KeyRef, Locked};
 use crate::oplog::LogHealth;
 use crate::region::Region;
@@ -171,7 +171,10 @@ fn try_run(
     scratch.random = context.random;
     outcome?;
     if !writes || scratch.body.is_empty() {
-        let wait_for = if peeks {
+        let wait_for = if matches!((command.keys, command.family), (Keys::None, Family::Keys)) {
+            // It counts all keys, so it may show any of them.
+            region.sequencer().end().0
+        } else if peeks {
             keys.iter().map(|key| locked.last_change(key) + 1).max().unwrap_or(0)
         } else {
             locked.read_position()

@@ -78,6 +78,8 @@ reasons! {
     Silent = 17, "nothing was heard for too long";
     /// A defect or a failing disk on this side.
     Internal = 18, "internal error";
+    /// A link beyond those of the topology, made to heal a route that is healed.
+    Unneeded = 19, "the link is not needed any more";
 }
 
 impl PeerConnection {

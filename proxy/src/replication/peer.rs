@@ -7,7 +7,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use meridian_conflict::clock::RegionId;
@@ -51,6 +51,9 @@ pub(super) enum Outbound {
 
 /// Access to a connection.
 pub(super) struct Wire {
+    /// Whether this region dialled.
+    pub(super) dialled: bool,
+    pub(super) since: Instant,
     pub(super) connection: quinn::Connection,
     pub(super) outbound: mpsc::Sender<Outbound>,
 }
@@ -107,7 +110,9 @@ pub(super) async fn dial(
         }
         match try_dial(&endpoint, &name, &address).await {
             Ok(connection) => {
-                if run(connection, peer, context.clone(), true).await {
+                // A task of its own: that nobody dials any more does not end what stands.
+                let running = tokio::spawn(run(connection, peer, context.clone(), true));
+                if running.await.unwrap_or(false) {
                     backoff.reset();
                 }
             }
@@ -167,7 +172,7 @@ pub(super) async fn run(
     };
     let (outbound, queue) = mpsc::channel(CONTROL_QUEUE);
     let (told, session) = tokio::sync::oneshot::channel();
-    let wire = Wire { connection: connection.clone(), outbound };
+    let wire = Wire { dialled, since: Instant::now(), connection: connection.clone(), outbound };
     if context.events.send(Event::Connected { peer, wire, session: told }).await.is_err() {
         return false;
     }
