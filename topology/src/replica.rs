@@ -18,6 +18,8 @@
 //!
 //! - Every op is delivered once, after everything its writer had seen ([`crate::delivery`]).
 //! - Only durable vectors are acknowledged, at most once per `ack_every_ms` and link.
+//! - Routes heal by themselves ([`crate::route`]); every region learns what every region has durably
+//!   applied ([`crate::stability`]).
 //! - A stamp too far ahead is not admitted, nor anything after it from that peer, and the link is
 //!   held with the reason; it is tried again each second (K2).
 //! - A peer that knows more of our own origin than we gave out makes us take a new incarnation
@@ -28,6 +30,7 @@ mod greeting;
 mod intake;
 mod link;
 mod routing;
+mod rows;
 mod settings;
 mod status;
 #[cfg(test)]
@@ -46,8 +49,9 @@ use crate::feed::Feed;
 use crate::frame::{Control, GoodbyeReason, Hello, PROTOCOLS, Refusal};
 use crate::graph::Graph;
 use crate::route::Router;
+use crate::stability::Stability;
 use crate::time::{MonoMs, WallMs};
-use link::{Holders, Intake, Link, distance, merge};
+use link::{Holders, Intake, Link, merge};
 
 pub use effect::Effect;
 pub use settings::Settings;
@@ -69,7 +73,9 @@ pub struct Replica<B> {
     dials: BTreeSet<RegionId>,
     reroutes: BTreeMap<RegionId, u64>,
     delivery: Delivery<B>,
-    durable: VersionVector,
+    stability: Stability,
+    /// When members were last looked at.
+    reviewed: MonoMs,
     oldest: VersionVector,
     links: BTreeMap<RegionId, Link>,
     holders: BTreeMap<RegionId, Holders>,
@@ -86,6 +92,10 @@ impl<B: AsRef<[u8]>> Replica<B> {
     /// applied `applied`. The first [`Replica::handle_timeout`] says whom to dial.
     pub fn new(settings: Settings, graph: Graph, origin: Origin, applied: VersionVector) -> Self {
         let delivery = Delivery::new(applied.clone(), settings.pending_bytes_max);
+        let own_sequence = applied.get(&origin);
+        let members = graph.members().iter().map(|name| RegionId::of(name.as_str()));
+        let Settings { life, lease_ms, young_ms, .. } = settings;
+        let stability = Stability::new(origin, life, applied, members, lease_ms, young_ms);
         Self {
             region: RegionId::of(settings.region.as_str()),
             topology_digest: graph.digest(),
@@ -93,12 +103,13 @@ impl<B: AsRef<[u8]>> Replica<B> {
             subscriptions: BTreeMap::new(),
             dials: BTreeSet::new(),
             reroutes: BTreeMap::new(),
-            own_sequence: applied.get(&origin),
+            own_sequence,
             hlc: Hlc::default(),
             settings,
             origin,
             delivery,
-            durable: applied,
+            stability,
+            reviewed: MonoMs(0),
             oldest: VersionVector::new(),
             links: BTreeMap::new(),
             holders: BTreeMap::new(),
@@ -119,6 +130,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
     /// origin, and its clock.
     pub fn handle_local(&mut self, sequence: u64, hlc: Hlc) {
         self.hlc = self.hlc.max(hlc);
+        self.stability.own_clock(sequence, hlc);
         if sequence > self.own_sequence {
             self.own_sequence = sequence;
             let effects = &mut self.effects;
@@ -193,14 +205,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
                 self.find_unneeded(now);
             }
             Control::SubscribeRefused { id, reason } => self.subscription_refused(now, peer, id, reason),
-            Control::Ack { durable } => {
-                if self.believes(peer, &durable)
-                    && let Some(link) = self.links.get_mut(&peer)
-                {
-                    merge(&mut link.acknowledged, &durable);
-                    merge(&mut link.peer_applied, &durable);
-                }
-            }
+            Control::Stability { rows } => self.take_rows(now, peer, &rows),
             Control::Heartbeat(heartbeat) => {
                 if self.believes(peer, &heartbeat.applied)
                     && let Some(link) = self.links.get_mut(&peer)
@@ -245,23 +250,6 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
     }
 
-    /// Everything up to `durable` is safe on disk here.
-    pub fn handle_durable(&mut self, now: MonoMs, durable: &VersionVector) {
-        merge(&mut self.durable, durable);
-        let due: Vec<RegionId> = self
-            .links
-            .iter_mut()
-            .filter(|(peer, link)| link.greeted.is_some() && self.subscriptions.contains_key(*peer))
-            .filter(|(_, link)| distance(&self.durable, &link.ack_sent) > 0)
-            .filter_map(|(peer, link)| {
-                let at = link.ack_sent_at.map_or(now, |sent| sent.after(self.settings.ack_every_ms));
-                link.ack_at = Some(at);
-                (at <= now).then_some(*peer)
-            })
-            .collect();
-        due.into_iter().for_each(|peer| self.acknowledge(now, peer));
-    }
-
     /// The log no longer holds ops up to `oldest`.
     pub fn handle_truncated(&mut self, oldest: VersionVector) {
         self.oldest = oldest;
@@ -270,12 +258,16 @@ impl<B: AsRef<[u8]>> Replica<B> {
     /// This region goes on as `origin`, having applied `applied`: local ops given out under the
     /// former origin up to the change are not to be taken from peers again. All links were closed
     /// when the need for it was found; connections made from now on present the new identity.
-    pub fn handle_reincarnated(&mut self, origin: Origin, applied: &VersionVector) {
+    ///
+    /// `durable` is what is durable here now.
+    pub fn handle_reincarnated(&mut self, origin: Origin, applied: &VersionVector, durable: &VersionVector) {
         self.end(GoodbyeReason::NewIncarnation);
         self.handle_local(applied.get(&self.origin), Hlc::default());
         self.origin = origin;
         self.own_sequence = applied.get(&origin);
         self.amnesiac = false;
+        let life = self.hlc.ms();
+        self.stability.reincarnate(origin, life, durable.clone());
     }
 
     /// Another topology is in force: regions joined or left, or the shape changed. Links to regions
@@ -287,6 +279,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
     pub fn handle_topology(&mut self, now: MonoMs, graph: Graph) {
         self.topology_digest = graph.digest();
         self.router.set_graph(graph);
+        self.stability.set_members(self.router.members());
         let gone: Vec<RegionId> =
             self.links.keys().filter(|peer| !self.router.is_peer(**peer)).copied().collect();
         for peer in gone {

@@ -50,6 +50,9 @@ fn every_kind_of_fault_happens() {
         ("duplicates", sum(|r| r.duplicates)),
         ("long faults", sum(|r| r.long_faults)),
         ("reroutes", sum(|r| r.reroutes)),
+        ("fenced members", sum(|r| r.fenced)),
+        ("members let back", sum(|r| r.unfenced)),
+        ("time that has passed everywhere", sum(|r| r.passed_ms)),
     ];
     for (what, count) in seen {
         assert!(count > 0, "no {what}");

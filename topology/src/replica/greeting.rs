@@ -5,7 +5,7 @@ use meridian_conflict::clock::{Dot, RegionId, VersionVector};
 use super::link::Holder;
 use super::status::Amnesia;
 use super::{CloseReason, Effect, Notice, Replica};
-use crate::frame::{GoodbyeReason, Hello, PROTOCOLS};
+use crate::frame::{Hello, PROTOCOLS};
 use crate::time::MonoMs;
 
 impl<B: AsRef<[u8]>> Replica<B> {
@@ -42,9 +42,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
             self.effects.push_back(Effect::Notice(Notice::DigestsDiffer { peer, topology, policies }));
         }
         self.review(now);
-        if self.subscriptions.contains_key(&peer) {
-            self.acknowledge(now, peer);
-        }
+        self.introduce_rows(now, peer);
     }
 
     fn check_hello(&self, peer: RegionId, hello: &Hello) -> Result<(), CloseReason> {
@@ -70,13 +68,8 @@ impl<B: AsRef<[u8]>> Replica<B> {
         if sequence <= self.own_sequence {
             return true;
         }
-        if !self.amnesiac {
-            self.amnesiac = true;
-            let known = Dot::new(self.origin, sequence);
-            let amnesia = Amnesia { peer, known, remembered: self.own_sequence };
-            self.effects.push_back(Effect::TakeNewIncarnation(amnesia));
-            self.end(GoodbyeReason::NewIncarnation);
-        }
+        let known = Dot::new(self.origin, sequence);
+        self.forgot(Amnesia { peer, known, remembered: self.own_sequence });
         false
     }
 }

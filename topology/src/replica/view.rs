@@ -80,7 +80,8 @@ impl<B: AsRef<[u8]>> Replica<B> {
             clock_offset_ms: link.clock_offset_ms,
             acknowledged: link.acknowledged.clone(),
             lag_ops: distance(&link.peer_applied, admitted),
-            behind_ops: distance(admitted, &link.peer_applied),
+            behind_ops: distance(admitted, &link.peer_applied).min(distance(admitted, &link.acknowledged)),
+            fenced: self.stability.is_fenced(peer),
             topology_differs: link
                 .greeted
                 .as_ref()

@@ -119,6 +119,8 @@ pub struct Options {
     pub restore: bool,
     /// Bound on held ops.
     pub pending_bytes_max: usize,
+    /// After this silence a member is fenced.
+    pub lease_ms: u64,
     /// What happens when, in virtual milliseconds.
     pub script: Vec<(u64, Fault)>,
 }
@@ -156,6 +158,7 @@ impl Options {
             restore: !calm && random.percent(12),
             pending_bytes_max: if random.percent(25) { 2_000 } else { 1 << 20 },
             narrow: Vec::new(),
+            lease_ms: [8_000, 20_000, 600_000][random.index(3)],
             script: Vec::new(),
         };
         if !calm && random.percent(25) {
@@ -186,6 +189,9 @@ impl Options {
         let (at, n) = (random.between(50, self.span()), self.regions);
         let (node, other) = (random.index(n), random.index(n));
         let for_good = random.percent(50);
+        if for_good {
+            self.lease_ms = self.lease_ms.min(20_000);
+        }
         let ms = (!for_good).then(|| random.between(4_000, 15_000));
         match random.below(3) {
             0 => {
@@ -226,6 +232,7 @@ impl Options {
             restore: false,
             pending_bytes_max: 1 << 20,
             narrow: Vec::new(),
+            lease_ms: 20_000,
             script: Vec::new(),
         }
     }

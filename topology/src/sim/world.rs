@@ -6,20 +6,20 @@ mod wire;
 
 use std::collections::BTreeMap;
 
-use meridian_conflict::clock::{Dot, Origin, RegionId, VersionVector, covers, covers_all};
+use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId, VersionVector, covers, covers_all, raise};
 use meridian_conflict::op::{Header, Op};
 
 use super::check::{History, same};
 use super::network::{Connection, Payload, StreamId};
 use super::options::{Fault, Options, Sync};
-use super::process::{Body, Disk, Process, Running, recover};
+use super::process::{Body, CLOCK_AHEAD_MS, Disk, Process, Running, recover};
 use super::random::{Random, mix};
 use super::workload::command;
 use super::{Failure, Mutant, Report};
 use crate::frame::Control;
 use crate::frame::batch::{BatchDecoder, BatchEncoder};
 use crate::graph::{Graph, RegionName};
-use crate::replica::{Effect, Notice, Replica, Settings};
+use crate::replica::{CloseReason, Effect, Notice, Replica, Settings};
 use crate::time::{MonoMs, WallMs};
 
 /// Wall clocks start here.
@@ -28,11 +28,15 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 const LIVENESS_MS: u64 = 90_000;
 /// After that, routes have this long to be as usual again.
 const SETTLE_MS: u64 = 120_000;
+/// After that, everybody has this long to know that all have everything.
+const STABLE_MS: u64 = 10_000;
 const DIAL_MS: u64 = 100;
 /// Both ends give a connection up when nothing passes for this long.
 const IDLE_MS: u64 = 5_000;
 /// Ops on their way over a narrow link take at most about this long.
 const WINDOW_MS: u64 = 300;
+/// In events, as it is the dearest check.
+const STABLE_CHECK_EVERY: u64 = 23;
 const FOR_EVER: u64 = u64::MAX;
 const BATCH_OPS: usize = 16;
 
@@ -64,6 +68,10 @@ struct Node {
     /// Gone for good.
     dead: bool,
     disk: Disk,
+    /// All that was ever safe here, in whatever copy of the disk.
+    ever_durable: VersionVector,
+    /// No op stamped up to here is to come.
+    passed: Hlc,
     backup: Option<Disk>,
     restored: bool,
     process: Option<Process>,
@@ -138,6 +146,8 @@ impl<'a> World<'a> {
                 name,
                 dead: false,
                 disk: Disk::new(Origin::new(*id, 1)),
+                ever_durable: VersionVector::new(),
+                passed: Hlc(0),
                 backup: None,
                 restored: false,
                 process: None,
@@ -267,9 +277,9 @@ impl<'a> World<'a> {
                 return Err("the run does not end".into());
             }
             if event == Event::Check {
-                match self.converged().and_then(|()| self.settled()) {
-                    Ok(true) => return self.finish(),
-                    Ok(false) => self.at(self.now + 500, Event::Check),
+                match self.converged() {
+                    Ok(()) if self.settled()? => return self.finish(),
+                    Ok(()) => self.at(self.now + 500, Event::Check),
                     Err(why) if self.now > self.report.healed_ms + LIVENESS_MS => {
                         return Err(format!("never converges: {why}"));
                     }
@@ -278,6 +288,10 @@ impl<'a> World<'a> {
                 continue;
             }
             self.step(event)?;
+            if self.report.events.is_multiple_of(STABLE_CHECK_EVERY) {
+                self.check_stability()?;
+                self.check_passed();
+            }
         }
         Err("nothing happens any more".into())
     }
