@@ -81,6 +81,8 @@ pub(super) struct Hub {
     /// Who feeds whose ops, as the metric says.
     routes_shown: BTreeSet<(RegionId, RegionId)>,
     reroutes: BTreeMap<RegionId, u64>,
+    /// Of what the region was last told is durable elsewhere.
+    stability_told: u64,
 }
 
 /// Runs the links of a region until it drains.
@@ -156,6 +158,7 @@ impl Hub {
         let parameters = replica::Settings {
             max_skew_ms: millis(settings.clock.max_skew),
             heal_after_ms: millis(settings.topology.heal_after),
+            lease_ms: millis(settings.log.retention),
             pending_bytes_max: usize::try_from(settings.limits.pending_max).unwrap_or(usize::MAX),
             ..replica::Settings::new(&settings.cluster, &settings.region, boot)
         };
@@ -180,6 +183,7 @@ impl Hub {
             pending_shown: Default::default(),
             routes_shown: Default::default(),
             reroutes: BTreeMap::new(),
+            stability_told: 0,
             region,
         }
     }
@@ -216,7 +220,8 @@ impl Hub {
     fn take_new_incarnation(&mut self, because: &str) {
         match self.region.take_new_incarnation(because) {
             Ok(origin) => {
-                self.replica.handle_reincarnated(origin, &self.region.sequencer().applied());
+                let durable = self.region.log().durable().1;
+                self.replica.handle_reincarnated(origin, &self.region.sequencer().applied(), &durable.0);
                 self.region.confirm();
             }
             Err(error) => tracing::error!(%error, "cannot take a new incarnation; links stay closed"),
@@ -325,6 +330,20 @@ impl Hub {
         if applied {
             self.region.progress.notify_waiters();
         }
+        self.tell_elsewhere();
+    }
+
+    /// Tells the region what is durable elsewhere, for those who wait for it.
+    fn tell_elsewhere(&mut self) {
+        let stability = self.replica.stability();
+        if stability.version() == self.stability_told {
+            return;
+        }
+        self.stability_told = stability.version();
+        let own = self.region.origin().region();
+        let others = stability.heard().map(|(region, _)| region).filter(|region| *region != own);
+        let rows = others.filter_map(|region| Some((region, stability.row(region)?.durable.clone())));
+        self.region.set_elsewhere(rows.collect());
     }
 
     /// Carries out what a new connection brings: first what concerns the old one, then over the new.
@@ -464,6 +483,13 @@ impl Hub {
             Notice::Resumed { peer } => tracing::debug!(peer = self.name(*peer), "link tried again"),
             Notice::Silent { peer } => tracing::warn!(peer = self.name(*peer), "a neighbour is silent"),
             Notice::Heard { peer } => tracing::info!(peer = self.name(*peer), "a neighbour is heard again"),
+            Notice::Fenced { region } => tracing::error!(
+                region = self.name(*region),
+                "not heard of for log.retention: fenced, the others go on without it"
+            ),
+            Notice::Unfenced { region } => {
+                tracing::info!(region = self.name(*region), "heard of again and caught up: fenced no more");
+            }
             Notice::Rerouted(Reroute { region, from, to, why }) => {
                 let name = |region: &Option<RegionId>| region.map_or("nobody".to_owned(), |id| self.name(id));
                 let (from, to) = (name(from), name(to));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use meridian_conflict::clock::{RegionId, VersionVector};
+use meridian_conflict::clock::RegionId;
 use meridian_topology::replica::{self, Phase};
 
 use super::Hub;
@@ -15,10 +15,6 @@ impl Hub {
     pub(super) fn keep_house(&mut self) {
         let metrics = Arc::clone(self.region.metrics());
         let wall = self.region.wall().0;
-        let mut have_all: Option<VersionVector> = None;
-        let own = &self.region.settings().region;
-        let fed: BTreeSet<RegionId> =
-            self.replica.graph().fed_by(own).iter().map(|name| RegionId::of(name.as_str())).collect();
         let all = self.replica.status();
         self.forget_links(&all);
         for status in all {
@@ -42,15 +38,6 @@ impl Hub {
                 metrics.config_mismatch.with_label_values(&[&name, what]).set(i64::from(differs));
             }
             self.show(&name, &status, up, wall);
-            if status.subscribed || fed.contains(&status.peer) {
-                have_all = Some(match have_all {
-                    Some(mut known) => {
-                        known.glb(&status.acknowledged);
-                        known
-                    }
-                    None => status.acknowledged.clone(),
-                });
-            }
         }
         let delivery = self.replica.delivery();
         metrics.pending_bytes.set(i64::try_from(delivery.pending_bytes()).unwrap_or(i64::MAX));
@@ -66,7 +53,24 @@ impl Hub {
             *known = *count;
         }
         self.show_routes(&metrics);
-        self.tell_truncation(have_all);
+        self.show_stability(&metrics);
+        self.tell_truncation();
+    }
+
+    /// Who is fenced or soon will be, and who keeps metadata and log from going.
+    fn show_stability(&self, metrics: &crate::metrics::Metrics) {
+        let stability = self.replica.stability();
+        let blocking = stability.blocked_by();
+        for (region, _) in stability.heard() {
+            let name = self.name(region);
+            let label = [name.as_str()];
+            metrics.fenced.with_label_values(&label).set(i64::from(stability.is_fenced(region)));
+            metrics.gc_blocked_by.with_label_values(&label).set(i64::from(blocking == Some(region)));
+            if let Some(ms) = stability.fenced_in_ms(self.region.mono(), region) {
+                let seconds = i64::try_from(ms / 1_000).unwrap_or(i64::MAX);
+                metrics.seconds_until_reseed.with_label_values(&label).set(seconds);
+            }
+        }
     }
 
     /// Who feeds whose ops, and how often that changed. A gauge that was set once goes to zero.
@@ -147,21 +151,21 @@ impl Hub {
             .collect();
     }
 
-    /// Tells the committer what every subscriber has, and the state machine what the log has lost.
-    fn tell_truncation(&mut self, have_all: Option<VersionVector>) {
+    /// Tells the committer what every member has, and the state machine what the log has lost. What
+    /// one member lacks any other may have to serve, so the log goes below what all have.
+    fn tell_truncation(&mut self) {
         let segments = self.region.log().segments();
         let alone = self.region.membership().regions.len() <= 1;
-        let below = match have_all {
-            None if alone => self.region.log().written_lsn(),
-            None => Lsn(0),
-            Some(vector) => segments
+        let below = if alone {
+            self.region.log().written_lsn()
+        } else {
+            let stable = self.replica.stability().stable();
+            let all_have = |mark: &AppliedMark| meridian_conflict::clock::covers_all(&stable, &mark.0);
+            let reached = segments
                 .iter()
                 .rev()
-                .find(|segment| {
-                    AppliedMark::decode(&segment.mark)
-                        .is_some_and(|mark| meridian_conflict::clock::covers_all(&vector, &mark.0))
-                })
-                .map_or(Lsn(0), |segment| segment.previous_end),
+                .find(|s| AppliedMark::decode(&s.mark).is_some_and(|mark| all_have(&mark)));
+            reached.map_or(Lsn(0), |segment| segment.previous_end)
         };
         self.region.committer().set_peers_have(below);
         if let Some(oldest) = segments.first()
