@@ -33,6 +33,9 @@ const EVENTS: usize = 64;
 /// How long a start waits for all neighbours to confirm the incarnation before it takes a new one.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
 
+/// A lease is at least so many times `heal_after`, however short `log.retention` is.
+const LEASE_LEAST: u32 = 10;
+
 /// Two connections between the same regions that were made within this time were dialled at once.
 const DIALLED_AT_ONCE: Duration = Duration::from_secs(2);
 
@@ -158,7 +161,9 @@ impl Hub {
         let parameters = replica::Settings {
             max_skew_ms: millis(settings.clock.max_skew),
             heal_after_ms: millis(settings.topology.heal_after),
-            lease_ms: millis(settings.log.retention),
+            lease_ms: millis(settings.log.retention.max(settings.topology.heal_after * LEASE_LEAST)),
+            // Nothing is reaped yet, so what a fenced region brings cannot be misread.
+            reaping: false,
             pending_bytes_max: usize::try_from(settings.limits.pending_max).unwrap_or(usize::MAX),
             ..replica::Settings::new(&settings.cluster, &settings.region, boot)
         };
