@@ -48,7 +48,7 @@ use crate::delivery::Delivery;
 use crate::feed::Feed;
 use crate::frame::{Control, GoodbyeReason, Hello, PROTOCOLS, Refusal};
 use crate::graph::Graph;
-use crate::route::Router;
+use crate::route::{Router, lives};
 use crate::stability::Stability;
 use crate::time::{MonoMs, WallMs};
 use link::{Holders, Intake, Link, merge};
@@ -82,6 +82,8 @@ pub struct Replica<B> {
     next_subscription: u64,
     amnesiac: bool,
     forget_held_at: Option<MonoMs>,
+    /// Lives of regions that were removed: refused even when the region is a member again.
+    retired: BTreeSet<Origin>,
     /// Regions with an op too far ahead of our clock, and when it came: no way around that.
     skewed: BTreeMap<RegionId, MonoMs>,
     effects: VecDeque<Effect<B>>,
@@ -116,6 +118,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
             next_subscription: 1,
             amnesiac: false,
             forget_held_at: None,
+            retired: BTreeSet::new(),
             skewed: BTreeMap::new(),
             effects: VecDeque::new(),
         }
@@ -210,7 +213,12 @@ impl<B: AsRef<[u8]>> Replica<B> {
                 if self.believes(peer, &heartbeat.applied)
                     && let Some(link) = self.links.get_mut(&peer)
                 {
-                    link.heartbeat(now, wall, &heartbeat);
+                    let other_topology = link.heartbeat(now, wall, &heartbeat);
+                    if other_topology {
+                        // Rows of regions that were no members there were not kept.
+                        link.rows_known.clear();
+                        self.introduce_rows(now, peer);
+                    }
                     self.review(now);
                 }
             }
@@ -274,18 +282,37 @@ impl<B: AsRef<[u8]>> Replica<B> {
     /// that left close, and so do those that are not needed any more; subscriptions that change are
     /// taken up anew from the vector.
     ///
+    /// A region that left is refused from now on, and its lives that are known here are when it is a
+    /// member again: it has to join as new, without its data and under a new incarnation.
+    ///
     /// Ops of a region that left and that any member has still reach every member. A region that is
     /// not a member of `graph` itself has no peers any more.
     pub fn handle_topology(&mut self, now: MonoMs, graph: Graph) {
         self.topology_digest = graph.digest();
+        let before: Vec<RegionId> = self.router.members().collect();
         self.router.set_graph(graph);
+        for left in
+            before.into_iter().filter(|member| *member != self.region && !self.router.is_peer(*member))
+        {
+            self.retired.extend(lives(self.delivery.admitted(), left).map(|(origin, _)| origin));
+            let greeted = self.links.get(&left).and_then(|link| link.greeted.as_ref());
+            self.retired.extend(greeted.map(|greeted| greeted.origin));
+            self.retired.extend(self.stability.row(left).map(|row| row.origin));
+        }
         self.stability.set_members(self.router.members());
         let gone: Vec<RegionId> =
             self.links.keys().filter(|peer| !self.router.is_peer(**peer)).copied().collect();
         for peer in gone {
             self.close(peer, CloseReason::NotMember);
+            // What it had begun to give may depend on what it alone still has.
+            self.forget_held_soon(now);
         }
         self.review(now);
+    }
+
+    /// Refuses these lives, too: those that were [`Replica::retired`] before a restart.
+    pub fn handle_retired(&mut self, origins: impl IntoIterator<Item = Origin>) {
+        self.retired.extend(origins);
     }
 
     /// Says goodbye to every peer and closes its link.

@@ -309,6 +309,8 @@ impl Router {
         let mut regions: BTreeSet<RegionId> = self.names.keys().copied().collect();
         let vectors = view.peers.iter().map(|peer| peer.advertised).chain([view.applied]);
         regions.extend(vectors.flat_map(|vector| vector.dots.keys().map(|origin| origin.region())));
+        // A region that left and never wrote: its way would keep a deadline that nobody meets.
+        self.ways.retain(|region, _| regions.contains(region));
         let mut moves = Vec::new();
         let none = BTreeSet::new();
         for region in regions {

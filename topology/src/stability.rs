@@ -75,6 +75,7 @@ pub struct Stability {
     /// How far the own clock is known and not yet told, because ops before it are not durable.
     given: Option<Mark>,
     beat_at: MonoMs,
+    passed: Hlc,
     version: u64,
 }
 
@@ -100,6 +101,7 @@ impl Stability {
             own,
             given: None,
             beat_at: MonoMs(0),
+            passed: Hlc(0),
             version: 0,
         };
         stability.set_members(members);
@@ -301,6 +303,9 @@ impl Stability {
     pub fn passed(&mut self, now: MonoMs) -> Hlc {
         let regions: Vec<RegionId> = self.unfenced().map(|(region, _)| region).collect();
         let mut least = self.own.hlc;
+        if !self.is_left_settled() {
+            return self.passed;
+        }
         for region in regions {
             let Some(member) = self.members.get(&region) else { continue };
             let (next, passed) = match member.reborn {
@@ -312,7 +317,18 @@ impl Stability {
             }
             least = least.min(passed);
         }
+        self.passed = least;
         least
+    }
+
+    /// Whether everyone has what anyone has of regions that left.
+    fn is_left_settled(&self) -> bool {
+        let rows = || self.unfenced().filter_map(|(_, row)| row);
+        let left = |origin: &Origin| !self.members.contains_key(&origin.region());
+        rows()
+            .flat_map(|row| &row.durable.dots)
+            .filter(|(origin, _)| left(origin))
+            .all(|(origin, sequence)| rows().all(|row| row.durable.get(origin) >= *sequence))
     }
 
     fn passed_of(&self, region: RegionId, member: &Member) -> (Option<Mark>, Hlc) {

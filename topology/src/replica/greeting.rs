@@ -19,10 +19,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
         match self.holders.entry(peer).or_default().present(hello.origin, hello.boot) {
             Holder::Fine => {}
-            Holder::Restarted if self.delivery.pending_ops() > 0 => {
-                self.forget_held_at = Some(now.after(self.settings.forget_held_ms));
-            }
-            Holder::Restarted => {}
+            Holder::Restarted => self.forget_held_soon(now),
             Holder::FirstIsBack => self.effects.push_back(Effect::Notice(Notice::SecondHolder { peer })),
             Holder::Second => {
                 self.effects.push_back(Effect::Notice(Notice::SecondHolder { peer }));
@@ -54,6 +51,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
         if RegionId::of(&hello.region) != peer || hello.origin.region() != peer {
             return Err(CloseReason::WrongRegion);
+        }
+        if self.retired.contains(&hello.origin) {
+            return Err(CloseReason::Removed);
         }
         PROTOCOLS.common(hello.protocols).map(|_| ()).ok_or(CloseReason::NoCommonProtocol)
     }

@@ -117,8 +117,8 @@ impl Link {
         }
     }
 
-    /// Takes a heartbeat's measurements.
-    pub(super) fn heartbeat(&mut self, now: MonoMs, wall: WallMs, heartbeat: &Heartbeat) {
+    /// Takes a heartbeat's measurements. Returns whether the peer's topology has changed.
+    pub(super) fn heartbeat(&mut self, now: MonoMs, wall: WallMs, heartbeat: &Heartbeat) -> bool {
         self.heartbeat = Some((heartbeat.sent, now));
         if let Some(echo) = heartbeat.echo {
             self.round_trip_ms = Some(now.since(echo.sent).saturating_sub(echo.held_ms));
@@ -128,10 +128,10 @@ impl Link {
         self.clock_offset_ms = i64::try_from(theirs - i128::from(wall.0)).ok();
         merge(&mut self.peer_applied, &heartbeat.applied);
         self.via.clone_from(&heartbeat.via);
-        if let Some(greeted) = &mut self.greeted {
-            (greeted.topology_digest, greeted.policy_digest) =
-                (heartbeat.topology_digest, heartbeat.policy_digest);
-        }
+        let Some(greeted) = &mut self.greeted else { return false };
+        greeted.policy_digest = heartbeat.policy_digest;
+        std::mem::replace(&mut greeted.topology_digest, heartbeat.topology_digest)
+            != heartbeat.topology_digest
     }
 
     pub(super) fn echo(&self, now: MonoMs) -> Option<Echo> {

@@ -7,7 +7,7 @@ use meridian_conflict::clock::RegionId;
 
 use super::link::Intake;
 use super::{CloseReason, Effect, Notice, Replica};
-use crate::route::{Peer, View};
+use crate::route::{Peer, RerouteReason, View};
 use crate::time::MonoMs;
 
 /// A peer that refused is not counted on for this many times `retry_ms`.
@@ -55,6 +55,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
         if self.router.via() != before {
             let soon = now.after(TELL_VIA_MS);
             self.links.values_mut().for_each(|link| link.heartbeat_at = link.heartbeat_at.min(soon));
+        }
+        if moves.iter().any(|reroute| reroute.why == RerouteReason::Lost) {
+            self.forget_held_soon(now);
         }
         for reroute in moves {
             *self.reroutes.entry(reroute.region).or_default() += 1;

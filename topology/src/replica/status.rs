@@ -73,6 +73,9 @@ pub enum CloseReason {
     /// The region is not a member of the cluster.
     #[error("the region is not a member of this cluster")]
     NotMember,
+    /// The region was removed, and presents the life it had before.
+    #[error("the region was removed from this cluster and has to join as new")]
+    Removed,
     /// A link beyond those of the topology, and neither side takes ops over it any more.
     #[error("the link is not needed any more")]
     Unneeded,

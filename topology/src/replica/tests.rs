@@ -373,3 +373,19 @@ fn a_region_that_left_is_closed_and_its_return_refused() {
     eu.handle_connected(NOW, id("us"), 3);
     assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::NotMember));
 }
+
+#[test]
+fn a_removed_region_comes_back_only_as_new() {
+    let mut eu = replica("eu", &["us", "ap"]);
+    let (number, _) = subscription(&greet(&mut eu, "us", 1, hello("us", 5))).unwrap();
+    eu.handle_batch(NOW, WALL, id("us"), 1, number, [op("us", 1, &[])]);
+    eu.handle_topology(NOW, mesh(&["eu", "ap"]));
+    eu.handle_topology(NOW, mesh(&["eu", "ap", "us"]));
+    drain(&mut eu);
+    assert_eq!(closed(&greet(&mut eu, "us", 2, hello("us", 5))), Some(CloseReason::Removed));
+    let new = Hello { origin: Origin::new(id("us"), 2), ..hello("us", 6) };
+    assert_eq!(closed(&greet(&mut eu, "us", 3, new)), None);
+    let mut restarted = replica("eu", &["us", "ap"]);
+    restarted.handle_retired(eu.retired().iter().copied());
+    assert_eq!(closed(&greet(&mut restarted, "us", 1, hello("us", 5))), Some(CloseReason::Removed));
+}

@@ -33,6 +33,15 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
     }
 
+    /// Held ops may lack what nobody has any more: unless that comes soon, they are dropped, and
+    /// whatever the peers still have is fetched again.
+    pub(super) fn forget_held_soon(&mut self, now: MonoMs) {
+        if self.delivery.pending_ops() > 0 {
+            let at = now.after(self.settings.forget_held_ms);
+            self.forget_held_at = Some(self.forget_held_at.map_or(at, |before| before.min(at)));
+        }
+    }
+
     /// When [`Replica::handle_timeout`] has to be called at the latest.
     pub fn poll_timeout(&self) -> Option<MonoMs> {
         let links = self.links.values().flat_map(|link| self.deadlines(link)).flatten();

@@ -35,6 +35,11 @@ impl<B: AsRef<[u8]>> Replica<B> {
         self.links.get(&peer).map(|link| &link.acknowledged)
     }
 
+    /// Lives of regions that were removed. To be kept over restarts; see [`Replica::handle_retired`].
+    pub fn retired(&self) -> &BTreeSet<Origin> {
+        &self.retired
+    }
+
     /// The topology in force.
     pub fn graph(&self) -> &Graph {
         self.router.graph()

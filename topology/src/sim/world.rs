@@ -2,6 +2,7 @@
 
 mod ending;
 mod life;
+mod membership;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use meridian_conflict::op::{Header, Op};
 
 use super::check::{History, same};
 use super::network::{Connection, Payload, StreamId};
-use super::options::{Fault, Options, Sync};
+use super::options::{Fault, Options, Shape, Sync};
 use super::process::{Body, CLOCK_AHEAD_MS, Disk, Process, Running, recover};
 use super::random::{Random, mix};
 use super::workload::command;
@@ -48,6 +49,7 @@ enum Event {
     Pump { node: usize, generation: u64 },
     Fault(Fault),
     Idle { from: usize, to: usize },
+    Reload { node: usize, graph: u64 },
     Client { node: usize },
     Flush { node: usize, generation: u64 },
     Synced { node: usize, generation: u64, upto: Option<usize> },
@@ -65,8 +67,10 @@ enum Event {
 
 struct Node {
     name: RegionName,
-    /// Gone for good.
-    dead: bool,
+    /// Does not count: gone for good, removed, or no member yet.
+    out: bool,
+    /// The topology as this region knows it.
+    graph: Graph,
     disk: Disk,
     /// All that was ever safe here, in whatever copy of the disk.
     ever_durable: VersionVector,
@@ -97,7 +101,7 @@ pub(super) struct World<'a> {
     next_number: u64,
     nodes: Vec<Node>,
     ids: Vec<RegionId>,
-    graph: Graph,
+    shape: Shape,
     connections: BTreeMap<u64, Connection>,
     /// Directions that carry nothing, and until when.
     cuts: BTreeMap<(usize, usize), u64>,
@@ -105,6 +109,8 @@ pub(super) struct World<'a> {
     busy: BTreeMap<(usize, usize), u64>,
     /// Scripted writes on their way.
     watched: Vec<Watched>,
+    /// Topologies that were put in force, by number.
+    graphs: BTreeMap<u64, Graph>,
     /// Whether any route ever changed.
     rerouted: bool,
     commands_left: u64,
@@ -134,7 +140,13 @@ impl<'a> World<'a> {
         let mut random = Random::new(seed ^ 0x5eed);
         let names: Vec<RegionName> = (0..options.regions).map(region_name).collect();
         let ids: Vec<RegionId> = names.iter().map(|name| RegionId::of(name.as_str())).collect();
-        let graph = match options.graph(&names, &mut random) {
+        let members: Vec<RegionName> = names
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !options.absent.contains(at))
+            .map(|(_, n)| n.clone())
+            .collect();
+        let graph = match Options::graph(&members, options.shape, &mut random) {
             Ok(graph) => graph,
             Err(error) => unreachable!("shapes of the simulator are valid: {error}"),
         };
@@ -144,7 +156,8 @@ impl<'a> World<'a> {
             .enumerate()
             .map(|(at, (name, id))| Node {
                 name,
-                dead: false,
+                out: options.absent.contains(&at),
+                graph: graph.clone(),
                 disk: Disk::new(Origin::new(*id, 1)),
                 ever_durable: VersionVector::new(),
                 passed: Hlc(0),
@@ -169,11 +182,12 @@ impl<'a> World<'a> {
             next_number: 1,
             nodes,
             ids,
-            graph,
+            shape: options.shape,
             connections: BTreeMap::new(),
             cuts: BTreeMap::new(),
             busy: BTreeMap::new(),
             watched: Vec::new(),
+            graphs: BTreeMap::new(),
             rerouted: false,
             commands_left: options.commands,
             healed: false,
@@ -307,6 +321,7 @@ impl<'a> World<'a> {
             },
             Event::Fault(fault) => self.fault(fault),
             Event::Idle { from, to } => self.idle(from, to),
+            Event::Reload { node, graph } => self.reload(node, graph),
             Event::Client { node } => self.client(node),
             Event::Flush { node, generation } => self.flush(node, generation),
             Event::Synced { node, generation, upto } => self.synced(node, generation, upto),
@@ -366,6 +381,12 @@ impl<'a> World<'a> {
                     self.report.others_ms.push(None);
                     self.look_at_watched();
                 }
+            }
+            Fault::Join { node } => self.join(node)?,
+            Fault::Leave { node } => self.leave(node)?,
+            Fault::Reshape { shape } => {
+                self.shape = shape;
+                self.change_topology()?;
             }
             Fault::Mark => self.report.marks.push(self.report.sent_bytes),
         }

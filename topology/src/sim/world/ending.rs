@@ -48,7 +48,7 @@ impl World<'_> {
     }
 
     fn alive(&self) -> impl Iterator<Item = (usize, &Node)> {
-        self.nodes.iter().enumerate().filter(|(_, node)| !node.dead)
+        self.nodes.iter().enumerate().filter(|(_, node)| !node.out)
     }
 
     /// What is told of who has what must be on the disks.
@@ -57,8 +57,14 @@ impl World<'_> {
         let Some(process) = &self.nodes[at].process else { return Ok(()) };
         let stability = process.replica.stability();
         let stable = stability.stable();
+        if self.nodes[at].out {
+            return Ok(());
+        }
         for (other, node) in self.nodes.iter().enumerate() {
             let region = self.ids[other];
+            if !process.replica.graph().members().contains(&node.name) {
+                continue;
+            }
             if !stability.is_fenced(region) && !covers_all(&node.ever_durable, &stable) {
                 return Err(format!("region {at} takes for stable what region {other} has not"));
             }
@@ -94,6 +100,11 @@ impl World<'_> {
         }
         let unusual = self.alive().find_map(|(at, node)| {
             let process = node.process.as_ref()?;
+            let out =
+                |c: &&Connection| c.ends.iter().any(|end| self.nodes[*end].out) && c.open == [true, true];
+            if let Some(link) = self.connections.values().find(out) {
+                return Some((at, link.ends.iter().copied().find(|end| self.nodes[*end].out)));
+            }
             let mut links = self.connections.values().filter(|c| c.ends[0] == at && c.open == [true, true]);
             let more = links.find(|c| !self.are_neighbours(at, self.ids[c.ends[1]])).map(|c| c.ends[1]);
             (!process.replica.is_usual() || more.is_some()).then_some((at, more))
@@ -126,7 +137,7 @@ impl World<'_> {
         self.report.settled_ms = self.now;
         let wall = EPOCH_MS + self.now;
         let mut first = None;
-        for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.dead) {
+        for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.out) {
             let Some(process) = &node.process else { return Err("down".into()) };
             self.history.all_acknowledged_in(at, process.sequencer.applied())?;
             let first = *first.get_or_insert(&process.objects);

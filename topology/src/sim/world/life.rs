@@ -4,11 +4,11 @@ use super::*;
 
 impl World<'_> {
     pub(super) fn start(&mut self, node: usize) -> Result<(), String> {
-        if self.nodes[node].process.is_some() || self.nodes[node].dead {
+        if self.nodes[node].process.is_some() || self.nodes[node].out {
             return Ok(());
         }
         let incarnation = self.random.between(2, u64::from(u32::MAX)) as u32;
-        let (boot, graph) = (self.random.next(), self.graph.clone());
+        let (boot, graph) = (self.random.next(), self.nodes[node].graph.clone());
         let always = self.options.sync == Sync::Always;
         let this = &mut self.nodes[node];
         let unclean = !this.disk.clean;
@@ -60,7 +60,9 @@ impl World<'_> {
             let length = disk.log.len();
             let acknowledged = process.synced(disk, length);
             disk.clean = true;
-            acknowledged.iter().for_each(|dot| self.history.acknowledge(dot));
+            if !self.nodes[node].out {
+                acknowledged.iter().for_each(|dot| self.history.acknowledge(dot));
+            }
             for op in &self.nodes[node].disk.log {
                 self.history.register(op)?;
             }
@@ -84,8 +86,8 @@ impl World<'_> {
 
     /// A region never comes back: what nobody else has safe is gone with it.
     pub(super) fn bury(&mut self, node: usize) {
-        self.nodes[node].dead = true;
-        let others = self.nodes.iter().filter(|other| !other.dead);
+        self.nodes[node].out = true;
+        let others = self.nodes.iter().filter(|other| !other.out);
         let safe: Vec<VersionVector> = others.map(|other| other.disk.durable_vector()).collect();
         self.history.buried(|dot| safe.iter().any(|vector| covers(vector, dot)));
     }
@@ -122,7 +124,7 @@ impl World<'_> {
     }
 
     pub(super) fn client(&mut self, node: usize) -> Result<(), String> {
-        if self.healed || self.commands_left == 0 || self.nodes[node].dead {
+        if self.healed || self.commands_left == 0 || self.nodes[node].out {
             return Ok(());
         }
         self.after(1, 2 * self.options.pace_ms, Event::Client { node });
@@ -219,7 +221,9 @@ impl World<'_> {
         for op in this.disk.log.get(from..upto).unwrap_or_default() {
             self.history.register(op)?;
         }
-        acknowledged.iter().for_each(|dot| self.history.acknowledge(dot));
+        if !self.nodes[node].out {
+            acknowledged.iter().for_each(|dot| self.history.acknowledge(dot));
+        }
         if more {
             self.appended(node);
         }
@@ -314,7 +318,7 @@ impl World<'_> {
     }
 
     pub(super) fn are_neighbours(&self, node: usize, peer: RegionId) -> bool {
-        let neighbours = self.graph.neighbours(&self.nodes[node].name);
+        let neighbours = self.nodes[node].graph.neighbours(&self.nodes[node].name);
         neighbours.iter().any(|name| RegionId::of(name.as_str()) == peer)
     }
 
@@ -364,7 +368,8 @@ impl World<'_> {
         self.note(|| format!("apply {:?} at {node}", op.header.dot));
         let this = &mut self.nodes[node];
         // What a fenced or restored region comes back with may be older.
-        if op.header.hlc <= this.passed && self.report.fenced + self.report.restores == 0 {
+        let fresh = self.report.fenced + self.report.restores == 0 && !self.options.is_changing();
+        if op.header.hlc <= this.passed && fresh {
             return Err(format!("{:?} comes to region {node} after its time has passed", op.header.dot));
         }
         match &mut this.process {
@@ -380,7 +385,11 @@ impl World<'_> {
         let (nodes, options, report, now) = (&self.nodes, &self.options, &mut self.report, self.now);
         self.watched.retain(|watched| {
             let has = |node: &Node| {
-                node.process.as_ref().is_none_or(|process| covers(process.sequencer.applied(), &watched.dot))
+                node.out
+                    || node
+                        .process
+                        .as_ref()
+                        .is_none_or(|process| covers(process.sequencer.applied(), &watched.dot))
             };
             let narrow = |at: &usize| options.narrow.iter().any(|(_, to, _)| to == at);
             let mut others = nodes.iter().enumerate().filter(|(at, _)| !narrow(at));
