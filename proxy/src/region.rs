@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`identity`] | who this data directory belongs to, and in which life |
 //! | [`membership`] | who belongs to the cluster, and changing that |
+//! | [`retired`] | lives of regions that were removed |
 //! | [`recover`] | from the files on disk to a running state |
 //! | [`foreign`] | whether an op from elsewhere can be applied |
 //! | [`committer`] | the thread that takes dirty objects to the store |
@@ -17,6 +18,7 @@ mod fuzz;
 pub mod identity;
 pub mod membership;
 pub mod recover;
+pub mod retired;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;

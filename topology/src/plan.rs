@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::graph::{Edges, Feed, Graph, RegionName, hops_from};
+use crate::graph::{Feed, Graph, RegionName, hops_from};
+use crate::route;
 use crate::shape::{Shape, spokes};
 
 #[cfg(test)]
@@ -55,8 +56,6 @@ pub enum Recovery {
         /// The region that becomes the hub.
         hub: RegionName,
     },
-    /// The hub of a star is down and nobody stands by: the spokes serve on and converge when it returns.
-    HubReturns,
 }
 
 impl Plan {
@@ -156,40 +155,33 @@ impl Recovery {
     fn of(graph: &Graph, region: &RegionName, live: &BTreeSet<&RegionName>) -> Self {
         match graph.shape() {
             // Only the hub's failure cuts anything in a star.
-            Shape::Star { standby_hubs, .. } => match standby_hubs.first() {
-                Some(hub) => Self::Standby { hub: hub.clone() },
-                None => Self::HubReturns,
-            },
-            Shape::Ring { .. } | Shape::Mesh | Shape::Custom { .. } => {
-                Self::Around { feeds: around(graph, region, live.len()) }
+            Shape::Star { standby_hubs, .. } if !standby_hubs.is_empty() => {
+                let hub = standby_hubs.first().unwrap_or(region);
+                Self::Standby { hub: hub.clone() }
             }
+            _ => Self::Around { feeds: around(graph, region, live) },
         }
     }
 
     /// The feeds that this recovery adds among the `live` regions.
     pub fn feeds(&self, live: &BTreeSet<RegionName>) -> BTreeSet<Feed> {
         match self {
-            Self::Unneeded | Self::HubReturns => BTreeSet::new(),
+            Self::Unneeded => BTreeSet::new(),
             Self::Around { feeds } => feeds.clone(),
             Self::Standby { hub } => spokes(live, hub),
         }
     }
 }
 
-/// Joins those that fed `region` to those it fed, where no other path does. Every path that led through
-/// `region` came in by one of the former and went out by one of the latter, so this heals them all.
-fn around(graph: &Graph, region: &RegionName, live: usize) -> BTreeSet<Feed> {
-    let mut edges: Edges = graph.edges().clone();
-    let mut added = BTreeSet::new();
-    for from in graph.feeders(region) {
-        for to in graph.fed_by(region) {
-            if !hops_from(&edges, live, from, Some(region)).contains_key(to) {
-                edges.entry(from.clone()).or_default().insert(to.clone());
-                added.insert(Feed { from: from.clone(), to: to.clone() });
-            }
-        }
-    }
-    added
+/// The feeds that the live regions take up when `region` is lost, by the rule they route by.
+fn around(graph: &Graph, region: &RegionName, live: &BTreeSet<&RegionName>) -> BTreeSet<Feed> {
+    let lost = BTreeSet::from([region.clone()]);
+    let present: BTreeSet<Feed> = graph.feeds().collect();
+    let taken = |to: &&RegionName| -> Vec<Feed> {
+        let feeders = route::around(graph, to, &lost, false).into_values().flatten();
+        feeders.map(|from| Feed { from, to: (*to).clone() }).collect()
+    };
+    live.iter().flat_map(taken).filter(|feed| !present.contains(feed)).collect()
 }
 
 impl fmt::Display for Plan {
@@ -246,12 +238,9 @@ impl fmt::Display for Recovery {
         match self {
             Self::Unneeded => f.write_str("nothing to heal"),
             Self::Around { feeds } => {
-                write!(f, "until it returns they wait; feeds that would join them: {}", list(feeds.iter()))
+                write!(f, "after heal_after ops go around it: {}", list(feeds.iter()))
             }
-            Self::Standby { hub } => write!(f, "until it returns they wait; {hub} could take over as hub"),
-            Self::HubReturns => {
-                f.write_str("no standby hub: the regions serve on and converge when the hub returns")
-            }
+            Self::Standby { hub } => write!(f, "after heal_after {hub} takes over as hub"),
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::link::endpoint::{AllowedRegions, Endpoint};
 use crate::oplog::{LogHealth, Lsn};
 use crate::region::Region;
 use crate::region::membership::Membership;
+use crate::region::retired;
 use crate::service::LinkStates;
 
 /// Events that wait: batches of at most a frame each, so this bounds memory too.
@@ -169,7 +170,11 @@ impl Hub {
         };
         let (_, mark) = region.log().durable();
         let graph = membership.topology.graph.clone();
-        let replica = Replica::new(parameters, graph, region.origin(), mark.0.as_ref().clone());
+        let mut replica = Replica::new(parameters, graph, region.origin(), mark.0.as_ref().clone());
+        match retired::load(&settings.data_dir) {
+            Ok(lives) => replica.handle_retired(lives),
+            Err(error) => tracing::error!(%error, "cannot read which regions have left; they may come back"),
+        }
         let applier = Applier::new(names.clone());
         Self {
             dials,
@@ -199,6 +204,10 @@ impl Hub {
         self.applier.name(self.names.clone());
         self.dials.set_members(membership);
         self.replica.handle_topology(self.region.mono(), membership.topology.graph.clone());
+        let data_dir = &self.region.settings().data_dir;
+        if let Err(error) = retired::store(data_dir, self.replica.retired()) {
+            tracing::error!(%error, "cannot note the regions that left; after a restart they may come back");
+        }
     }
 
     fn name(&self, peer: RegionId) -> String {
@@ -515,6 +524,7 @@ fn close_reason(reason: ReplicaClose) -> CloseReason {
     match reason {
         ReplicaClose::Replaced => CloseReason::Replaced,
         ReplicaClose::NotMember => CloseReason::UnknownRegion,
+        ReplicaClose::Removed => CloseReason::Fenced,
         ReplicaClose::Unneeded => CloseReason::Unneeded,
         ReplicaClose::WrongCluster => CloseReason::WrongCluster,
         ReplicaClose::WrongRegion => CloseReason::WrongRegion,

@@ -75,8 +75,8 @@ fn the_shape_changes_under_load_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_region_that_left_is_refused_until_it_is_a_member_again() {
-    let cluster = Cluster::start(Options::new(Shape::Mesh, 3));
+fn a_region_that_left_is_refused_until_it_joins_as_a_new_one() {
+    let mut cluster = Cluster::start(Options::new(Shape::Mesh, 3));
     cluster.client(2).ok(&["SET", "while-a-member", "v"]);
     cluster.await_converged(PATIENCE);
     let tables: Vec<String> = [0, 1].map(|i| without(&cluster, i, "c")).into();
@@ -97,8 +97,19 @@ fn a_region_that_left_is_refused_until_it_is_a_member_again() {
         let hangup = Command::new("kill").args(["-HUP", &cluster.pid(i).to_string()]).status().unwrap();
         assert!(hangup.success());
     }
+    // The life that was removed stays out, over restarts as well.
+    cluster.stop(2);
+    cluster.stop(0);
+    cluster.restart(0);
+    cluster.spawn(2);
+    wait_for("c to be told", PATIENCE, || cluster.said(2).contains("the region is fenced").then_some(()));
+    assert_eq!(cluster.client(0).maybe(&["GET", "as-a-stranger"]), None);
+    // As a new one it may join.
+    cluster.kill9(2);
+    fs::remove_dir_all(cluster.data(2)).unwrap();
+    cluster.restart(2);
     cluster.await_converged(PATIENCE);
-    assert_eq!(a.maybe(&["GET", "as-a-stranger"]), Some("v".to_owned()));
+    assert_eq!(cluster.client(2).maybe(&["GET", "while-a-member"]), Some("v".to_owned()));
 }
 
 #[test]
