@@ -14,6 +14,7 @@ pub mod apply;
 mod hub;
 mod outgoing;
 mod peer;
+pub mod seed;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -190,6 +190,9 @@ fn j4_an_overlap_is_a_conflict_once() {
     assert_eq!(meet(&[Command::SAdd { member: 1 }], &[Command::SAdd { member: 1 }]), []);
     let add = Command::IncrBy { amount: 3 };
     assert_eq!(meet(std::slice::from_ref(&add), std::slice::from_ref(&add)), []);
-    assert_eq!(meet(&[set(1)], std::slice::from_ref(&add)), [(Kind::WriteWrite, Facet::String, Winner::Remote)]);
+    assert_eq!(
+        meet(&[set(1)], std::slice::from_ref(&add)),
+        [(Kind::WriteWrite, Facet::String, Winner::Remote)]
+    );
     assert_eq!(meet(&[add], &[set(1)]), [(Kind::WriteWrite, Facet::String, Winner::Remote)]);
 }

@@ -64,7 +64,8 @@ struct Hub {
     last_session: u64,
     states: LinkStates,
     troubles: BTreeMap<RegionId, String>,
-    truncated: Option<Lsn>,
+    /// Where the log begins and what it jumped over, as last told.
+    truncated: Option<(Lsn, VersionVector)>,
     duplicates: BTreeMap<RegionId, u64>,
     waits: u64,
     /// The last hold told of each peer.
@@ -599,13 +600,15 @@ impl Hub {
                 .map_or(Lsn(0), |segment| segment.previous_end),
         };
         self.region.committer().set_peers_have(below);
-        if let Some(oldest) = segments.first()
-            && self.truncated != Some(oldest.start)
+        let Some(oldest) = segments.first() else { return };
+        let known = Some((oldest.start, self.region.sequencer().floor()));
+        if self.truncated != known
+            && let Some(mark) = AppliedMark::decode(&oldest.mark)
         {
-            self.truncated = Some(oldest.start);
-            if let Some(mark) = AppliedMark::decode(&oldest.mark) {
-                self.replica.handle_truncated(mark.0.as_ref().clone());
-            }
+            let mut lost = mark.0.as_ref().clone();
+            crdts::CvRDT::merge(&mut lost, self.region.sequencer().floor());
+            self.replica.handle_truncated(lost);
+            self.truncated = known;
         }
     }
 }
