@@ -1,5 +1,5 @@
 //! The admin server: what a region tells operators and Prometheus over HTTP. Nothing here changes
-//! anything.
+//! anything, but for the fault knobs where they are on.
 //!
 //! | path | answer |
 //! |---|---|
@@ -7,7 +7,9 @@
 //! | `/readyz` | 200 when the region can take writes, else 503 with the reasons |
 //! | `/metrics` | Prometheus' text format |
 //! | `/status` | [`status::Status`] as JSON |
+//! | `/faults` | with `[dev] faults`: shows (GET) and turns (POST) the fault knobs |
 
+mod faults;
 mod guard;
 mod sample;
 pub mod status;
@@ -114,6 +116,7 @@ fn router(view: View) -> Router {
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/conflicts", get(conflicts))
+        .route("/faults", get(faults::show).post(faults::turn))
         .fallback(not_found)
         .with_state(view)
 }

@@ -95,6 +95,8 @@ impl Hasher for PassThrough {
 struct ShardState {
     /// Hashes of entries that turned dirty since the last commit took them.
     dirty: Vec<u64>,
+    /// Hashes of entries that the commit under way has taken: they may have no row yet.
+    leaving: Vec<u64>,
     /// Rises whenever an entry leaves memory. An absence found in the store counts only if nothing
     /// has left meanwhile.
     departures: u64,

@@ -6,6 +6,7 @@
 //! - [`tls`] builds the two rustls configurations, with resumption and early data off.
 //! - [`limits`] bounds what a peer can make us hold.
 //! - [`endpoint`] owns the one UDP socket of a region: dialling, accepting, refusing.
+//! - [`faults`] disturbs the socket, for rehearsals.
 //! - [`framing`] and [`compress`] turn streams into frames.
 //! - [`close`] is the one table of reasons for ending a connection.
 //! - [`backoff`] says when to dial again.
@@ -14,6 +15,7 @@ pub mod backoff;
 pub mod close;
 pub mod compress;
 pub mod endpoint;
+pub mod faults;
 pub mod framing;
 pub mod limits;
 pub mod random;

@@ -5,10 +5,15 @@
 //! |---|---|
 //! | [`identity`] | who this data directory belongs to, and in which life |
 //! | [`recover`] | from the files on disk to a running state |
+//! | [`foreign`] | whether an op from elsewhere can be applied |
 //! | [`committer`] | the thread that takes dirty objects to the store |
 //! | [`seeding`] | how far taking over another region's state has come |
 
 pub mod committer;
+pub mod foreign;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod fuzz;
 pub mod identity;
 pub mod recover;
 pub mod seeding;
@@ -16,16 +21,19 @@ pub mod seeding;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use meridian_conflict::clock::Origin;
+use meridian_conflict::clock::{Dot, Origin, RegionId, VersionVector, covers};
 use meridian_topology::time::{MonoMs, WallMs};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::config::settings::{LogSync, Role, Settings};
 use crate::keyspace::Keyspace;
+use crate::link::faults::Faults;
 use crate::metrics::Metrics;
 use crate::oplog::{self, LogError, Lsn};
 use crate::sequencer::{AppliedMark, Sequencer};
@@ -56,6 +64,12 @@ pub struct Region {
     confirmed: watch::Sender<bool>,
     seeding: seeding::Seeding,
     clients: Arc<Clients>,
+    /// The fault knobs, where they are configured.
+    faults: Option<Faults>,
+    /// Woken when more has been applied here, or is known to be durable elsewhere.
+    pub(crate) progress: Notify,
+    /// What each other region is known to have applied durably.
+    elsewhere: Mutex<BTreeMap<RegionId, VersionVector>>,
 }
 
 /// How much log the store may be behind before writers wait for it.
@@ -105,6 +119,11 @@ impl Region {
     /// Who is connected.
     pub fn clients(&self) -> &Arc<Clients> {
         &self.clients
+    }
+
+    /// The fault knobs, if `[dev] faults` is on.
+    pub fn faults(&self) -> Option<&Faults> {
+        self.faults.as_ref()
     }
 
     /// The store's committer.
@@ -189,6 +208,20 @@ impl Region {
     /// Whether clients may not write here.
     pub fn is_follower(&self) -> bool {
         self.settings.role() == Role::Follower
+    }
+
+    /// How many other regions are known to have durably applied the op; all of them where there is none.
+    pub fn regions_with(&self, dot: Option<&Dot>) -> usize {
+        match dot {
+            Some(dot) => self.elsewhere.lock().values().filter(|vector| covers(vector, dot)).count(),
+            None => self.settings.regions.len().saturating_sub(1),
+        }
+    }
+
+    /// Notes what the other regions have durably applied.
+    pub fn set_elsewhere(&self, rows: BTreeMap<RegionId, VersionVector>) {
+        *self.elsewhere.lock() = rows;
+        self.progress.notify_waiters();
     }
 
     /// The largest op body, in bytes.

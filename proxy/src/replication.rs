@@ -61,7 +61,12 @@ impl Replication {
         let neighbours = graph.neighbours(&settings.region);
         let allowed = AllowedRegions::new(neighbours.iter().map(|name| name.as_str()));
         let limits = TransportLimits::default();
-        let endpoint = Arc::new(Endpoint::bind(settings.listen.link, identity, allowed, limits)?);
+        let address = settings.listen.link;
+        let endpoint = match region.faults() {
+            None => Endpoint::bind(address, identity, allowed, limits)?,
+            Some(faults) => Endpoint::bind_disturbed(address, identity, allowed, limits, faults.clone())?,
+        };
+        let endpoint = Arc::new(endpoint);
         let address = endpoint.local_address().unwrap_or(settings.listen.link);
         let hub = tokio::spawn(hub::run(Arc::clone(&region), Arc::clone(&endpoint), states));
         Ok(Self { address, endpoint, hub })

@@ -104,6 +104,11 @@ impl Sequencer {
         self.inner.lock().ops.applied().clone()
     }
 
+    /// Whether everything in `vector` has been applied.
+    pub fn covers(&self, vector: &VersionVector) -> bool {
+        meridian_conflict::clock::covers_all(self.inner.lock().ops.applied(), vector)
+    }
+
     /// What the store keeps with its data, and the log's end at the same moment.
     pub fn position(&self) -> (Position, Lsn) {
         let inner = self.inner.lock();
@@ -222,10 +227,8 @@ fn push(inner: &mut Inner, header: &Header, body: &[u8]) -> Result<Lsn, LogError
 
 /// Splits an op's log record into its header and body. `None` when it is not an op of ours.
 pub fn read_record(record: &[u8]) -> Option<(Header, &[u8])> {
-    if Seeded::is_one(record) {
-        return None;
-    }
-    postcard::take_from_bytes(record).ok()
+    // No op has origin zero; see [`Seeded`].
+    postcard::take_from_bytes::<Header>(record).ok().filter(|(header, _)| header.dot.actor != Origin(0))
 }
 
 /// The order, held still.

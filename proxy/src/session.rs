@@ -10,6 +10,7 @@
 //! | [`clients`] | who is connected: `CLIENT LIST`, limits, `CLIENT KILL` |
 //! | [`control`] | commands about the connection itself |
 //! | [`transaction`] | `MULTI`, `EXEC`, `WATCH` |
+//! | `waiting` | `WAIT`, tokens |
 
 pub mod clients;
 mod control;
@@ -17,12 +18,14 @@ mod control;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
 mod transaction;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
+use meridian_conflict::clock::Dot;
 use meridian_topology::time::WallMs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -102,6 +105,8 @@ pub struct Session {
     watched: Vec<execute::Watched>,
     /// The replies so far must wait for the log up to here.
     wait_for: u64,
+    /// The last op that this connection wrote.
+    last_write: Option<Dot>,
     /// `CLIENT REPLY OFF`.
     silent: bool,
     /// `CLIENT REPLY SKIP`: 2 from the command on, 1 for the one to be skipped.
@@ -211,6 +216,7 @@ impl Session {
             transaction: None,
             watched: Vec::new(),
             wait_for: 0,
+            last_write: None,
             silent: false,
             skip: 0,
             opened: Instant::now(),
@@ -433,8 +439,16 @@ impl Session {
         let mut reply = Reply::new(&mut self.output, self.protocol);
         let ran =
             execute::run(&self.region, &mut self.scratch, command, args, self.database, now, &mut reply);
-        self.wait_for = self.wait_for.max(ran.wait_for);
+        self.note(ran);
         Ok(After::Continue)
+    }
+
+    /// Notes what the replies have to wait for, and what was written.
+    fn note(&mut self, ran: execute::Ran) {
+        self.wait_for = self.wait_for.max(ran.wait_for);
+        if let Some(place) = ran.wrote {
+            self.last_write = Some(place.stamp.dot);
+        }
     }
 
     /// The command called `name`: mostly the one before, so that one is tried first.

@@ -177,3 +177,13 @@ fn metric_names_are_a_promise() {
     let promised: BTreeSet<&str> = NAMES.lines().collect();
     assert_eq!(names, promised);
 }
+
+#[tokio::test]
+async fn fault_knobs_that_are_off_cannot_be_turned() {
+    let lab = Lab::new().await;
+    for method in ["GET", "POST"] {
+        let (status, body) = lab.ask(&format!("{method} /faults")).await;
+        assert!(status.contains("404") && body.contains("[dev] faults = true"), "{status} {body}");
+    }
+    lab.end().await;
+}

@@ -117,6 +117,25 @@ fn a_common_name_is_no_region_and_both_usages_are_needed() {
     }
 }
 
+/// Fuzz target: what a stranger presents is looked at before anything about it was checked.
+#[test]
+fn fuzz_region_of_certificate() {
+    let whole = TestCa::new().identity("eu").chain[0].to_vec();
+    bolero::check!().with_type::<(Vec<u8>, Vec<(u16, u8)>)>().for_each(|(bytes, edits)| {
+        let mut damaged = whole.clone();
+        for (at, byte) in edits {
+            let at = usize::from(*at) % damaged.len();
+            damaged[at] = *byte;
+        }
+        for der in [bytes, &damaged] {
+            if let Ok(region) = region_of_certificate(der) {
+                assert!(is_region_name(&region), "{region:?}");
+            }
+            let _ = (not_after(der), not_before(der));
+        }
+    });
+}
+
 #[test]
 fn damaged_certificates_are_errors() {
     let der = TestCa::new().identity("eu").chain[0].to_vec();

@@ -16,6 +16,7 @@ use crate::keyspace::{KeyRef, Locked};
 use crate::oplog::LogHealth;
 use crate::region::Region;
 use crate::resp::{Args, OwnedArgs, Reply};
+use crate::sequencer::Place;
 
 /// The longest key, field or member. A row's key holds a key and an element, and the store's rows
 /// have keys of at most 64 KiB.
@@ -64,8 +65,8 @@ pub struct Ran {
     /// The reply must wait until the log is durable past this position; see
     /// [`Region::wait_durable`]. Zero for nothing.
     pub wait_for: u64,
-    /// The position of the op that was written, if one was.
-    pub wrote: Option<u64>,
+    /// The op that was written, if one was.
+    pub wrote: Option<Place>,
 }
 
 /// Whether a key, field or member is short enough to be written. For handlers, before the first edit.
@@ -151,6 +152,10 @@ fn try_run(
         Keys::None => region.keyspace().lock(&[]),
         _ => region.keyspace().lock_loaded(&keys, region.log().durable_lsn().0)?,
     };
+    let peeks = command.flags.has(super::Flags::NO_TOUCH);
+    if !peeks {
+        locked.begin_reading();
+    }
     scratch.body.clear();
     let origin = region.origin();
     let mut context = Context {
@@ -166,10 +171,10 @@ fn try_run(
     scratch.random = context.random;
     outcome?;
     if !writes || scratch.body.is_empty() {
-        let wait_for = if command.flags.has(super::Flags::NO_TOUCH) {
+        let wait_for = if peeks {
             keys.iter().map(|key| locked.last_change(key) + 1).max().unwrap_or(0)
         } else {
-            read_position(&mut locked, &keys)
+            locked.read_position()
         };
         return Ok(Ran { wait_for, wrote: None });
     }
@@ -192,12 +197,7 @@ fn try_run(
     };
     drop(locked);
     region.log().wake();
-    Ok(Ran { wait_for: place.lsn.0 + 1, wrote: Some(place.lsn.0) })
-}
-
-/// Notes that the keys were read. Returns what the reply has to wait for: one past the last change.
-fn read_position(locked: &mut Locked<'_>, keys: &[KeyRef<'_>]) -> u64 {
-    keys.iter().map(|key| locked.read_now(key)).max().map_or(0, |change| change.saturating_add(1))
+    Ok(Ran { wait_for: place.lsn.0 + 1, wrote: Some(place) })
 }
 
 /// Notes keys as they are now, for `WATCH`.
@@ -257,7 +257,7 @@ pub fn run_transaction(
     if !watched.iter().all(untouched) {
         return Ok(None);
     }
-    let ran = run_queue(region, scratch, queue, &keys, &mut locked, now, reply)?;
+    let ran = run_queue(region, scratch, queue, &mut locked, now, reply)?;
     drop(locked);
     if ran.wrote.is_some() {
         region.log().wake();
@@ -269,11 +269,11 @@ fn run_queue(
     region: &Region,
     scratch: &mut Scratch,
     queue: &[Queued],
-    keys: &[KeyRef<'_>],
     locked: &mut Locked<'_>,
     now: WallMs,
     reply: &mut Reply<'_>,
 ) -> Result<Ran, CommandError> {
+    locked.begin_reading();
     scratch.body.clear();
     let origin = region.origin();
     reply.array(queue.len());
@@ -316,8 +316,8 @@ fn run_queue(
     match held {
         Some(order) => {
             let place = order.finish(now, scratch.body.body())?;
-            Ok(Ran { wait_for: place.lsn.0 + 1, wrote: Some(place.lsn.0) })
+            Ok(Ran { wait_for: place.lsn.0 + 1, wrote: Some(place) })
         }
-        None => Ok(Ran { wait_for: read_position(locked, keys), wrote: None }),
+        None => Ok(Ran { wait_for: locked.read_position(), wrote: None }),
     }
 }

@@ -25,6 +25,22 @@ pub const COMMANDS: &[Command] = &[
         handler: vector,
     },
     Command {
+        name: "meridian.token",
+        arity: 1,
+        flags: Flags::SESSION.and(Flags::NO_MULTI),
+        keys: Keys::None,
+        family: Family::Meridian,
+        handler: vector,
+    },
+    Command {
+        name: "meridian.await",
+        arity: 3,
+        flags: Flags::SESSION.and(Flags::NO_MULTI),
+        keys: Keys::None,
+        family: Family::Meridian,
+        handler: vector,
+    },
+    Command {
         name: "meridian.vector",
         arity: 1,
         flags: Flags::READONLY,

@@ -32,6 +32,7 @@ pub const COMMANDS: &[Command] = &[
     session("quit", -1, Flags::FAST.and(Flags::NO_AUTH)),
     session("reset", 1, Flags::FAST.and(Flags::NO_AUTH)),
     session("client", -2, Flags::NO_MULTI),
+    session("wait", 3, Flags::NO_MULTI),
     session("debug", -2, Flags::ADMIN.and(Flags::NO_MULTI)),
     session("multi", 1, Flags::FAST),
     session("exec", 1, Flags::NONE),

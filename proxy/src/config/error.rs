@@ -132,6 +132,14 @@ pub enum Problem {
         /// The name of this region.
         region: String,
     },
+    /// Two regions could not be told apart in ops.
+    #[error("\"{name}\" and \"{other}\" happen to have the same number inside of ops: rename one of them")]
+    SameNumber {
+        /// The name.
+        name: String,
+        /// The name before it.
+        other: String,
+    },
     /// Nobody could ever write.
     #[error("no region is a leader")]
     NoLeader,
@@ -150,6 +158,12 @@ pub enum Problem {
     )]
     Exposed {
         /// Where RESP would be served.
+        address: SocketAddr,
+    },
+    /// The admin port is open to other machines while the fault knobs are on.
+    #[error("whoever reaches listen.admin at {address} could cut this region off; listen on 127.0.0.1")]
+    OpenFaults {
+        /// Where the admin port would be served.
         address: SocketAddr,
     },
     /// The file at this path cannot be used.

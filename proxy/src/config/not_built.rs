@@ -30,10 +30,6 @@ const NOT_BUILT: &[fn(&ConfigFile) -> Vec<Use>] = &[
     |file| {
         rules(file).flat_map(|(at, rule)| set(&format!("conflicts[{at}].hook"), Some(&rule.hook))).collect()
     },
-    |file| {
-        let faults = file.dev.get().and_then(|dev| dev.faults.get());
-        faults.filter(|faults| **faults).map(|_| used("dev.faults", Some("true"))).into_iter().collect()
-    },
 ];
 
 /// Reports every use of something that is not built.

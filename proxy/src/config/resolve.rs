@@ -76,7 +76,7 @@ impl Resolver<'_> {
         let clock = self.clock(file.clock);
         let limits = self.limits(file.limits);
         let log = self.log(file.log, &limits);
-        let dev = self.dev(file.dev);
+        let dev = self.dev(file.dev, listen.admin);
         let regions = regions?.into_iter().map(|region| (region.name.clone(), region)).collect();
         Some(Settings {
             cluster: cluster?,
@@ -316,9 +316,13 @@ impl Resolver<'_> {
         }
     }
 
-    fn dev(&mut self, field: Field<DevFile>) -> Dev {
+    fn dev(&mut self, field: Field<DevFile>, admin: SocketAddr) -> Dev {
         let file = self.section("dev", field);
         self.collector.unknown("dev", &file.unknown);
-        Dev { faults: self.collector.optional("dev.faults", file.faults).unwrap_or(false) }
+        let faults = self.collector.optional("dev.faults", file.faults).unwrap_or(false);
+        if faults && !admin.ip().to_canonical().is_loopback() {
+            self.collector.push("dev.faults", Problem::OpenFaults { address: admin });
+        }
+        Dev { faults }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use meridian_conflict::clock::RegionId;
 use meridian_topology::graph::{Feed, Place, RegionName};
 use meridian_topology::shape::Shape;
 
@@ -33,9 +34,13 @@ pub(super) fn regions(
     let mut addresses = BTreeMap::new();
     let mut regions = Vec::new();
     let mut all_named = true;
+    let mut names = BTreeMap::new();
     for (at, file) in files.into_iter().enumerate() {
         match region(resolver, at, file, own, link, &mut addresses) {
-            Some(region) => regions.push(region),
+            Some(region) => {
+                check_number(resolver, at, &region.name, &mut names);
+                regions.push(region);
+            }
             None => all_named = false,
         }
     }
@@ -49,6 +54,20 @@ pub(super) fn regions(
         resolver.collector.push("regions", Problem::NoLeader);
     }
     Some(regions)
+}
+
+/// Regions travel as numbers made from their names, so no two names may give the same number.
+fn check_number(
+    resolver: &mut Resolver<'_>,
+    at: usize,
+    name: &RegionName,
+    names: &mut BTreeMap<RegionId, RegionName>,
+) {
+    let other = names.entry(RegionId::of(name.as_str())).or_insert_with(|| name.clone());
+    if other != name {
+        let problem = Problem::SameNumber { name: name.to_string(), other: other.to_string() };
+        resolver.collector.push(format!("regions[{at}].name"), problem);
+    }
 }
 
 /// One region; none if it has no valid name.

@@ -228,8 +228,6 @@ policy = "multi-value"
 keys = "d:*"
 policy = "hook"
 hook = "max"
-[dev]
-faults = true
 "#,
     );
     assert_eq!(
@@ -243,8 +241,18 @@ faults = true
             "conflicts[2].policy: \"multi-value\" is not available in this version",
             "conflicts[3].policy: \"hook\" is not available in this version",
             "conflicts[3].hook: this key is not available in this version",
-            "dev.faults: \"true\" is not available in this version",
         ]
+    );
+}
+
+#[test]
+fn fault_knobs_are_for_loopback_alone() {
+    assert!(parse(&least_with("[dev]\nfaults = true\n")).unwrap().dev.faults);
+    let open = least_with("[listen]\nadmin = \"0.0.0.0:9380\"\n[dev]\nfaults = true\n");
+    assert_eq!(
+        refused(&open),
+        ["dev.faults: whoever reaches listen.admin at 0.0.0.0:9380 could cut this region off; \
+          listen on 127.0.0.1"]
     );
 }
 
@@ -337,6 +345,31 @@ fn the_regions_must_make_sense() {
     );
     let text = example().replace("10.2.0.1:7380", "10.1.0.1:7380");
     assert_eq!(refused(&text), ["regions[2].address: \"10.1.0.1:7380\" is used by regions[1].address too"]);
+}
+
+#[test]
+fn t1_names_that_ops_could_not_tell_apart_are_refused() {
+    // 32 bits: among so many names some pair has the same number.
+    let mut names = std::collections::BTreeMap::new();
+    let (one, two) = (0..)
+        .find_map(|n: u32| {
+            let name = format!("r{n}");
+            let other = names.insert(meridian_conflict::clock::RegionId::of(&name), name.clone())?;
+            Some((other, name))
+        })
+        .unwrap();
+    let table =
+        |name: &str, port: u16| format!("[[regions]]\nname = \"{name}\"\naddress = \"10.0.0.1:{port}\"\n");
+    let text = format!(
+        "[topology]\nshape = \"mesh\"\n[tls]\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n{}{}{}",
+        table("eu", 1),
+        table(&one, 2),
+        table(&two, 3)
+    );
+    let told = format!(
+        "regions[2].name: \"{two}\" and \"{one}\" happen to have the same number inside of ops: rename one of them"
+    );
+    assert_eq!(refused(&least_with(&text)), [told]);
 }
 
 #[test]

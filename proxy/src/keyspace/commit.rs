@@ -59,7 +59,10 @@ impl Keyspace {
     pub fn begin_round(&self, counts: [i64; DATABASES]) -> Round {
         let mut hashes = Vec::new();
         for state in &self.shards {
-            hashes.append(&mut state.lock().dirty);
+            let mut state = state.lock();
+            let taken = std::mem::take(&mut state.dirty);
+            hashes.extend(&taken);
+            state.leaving.extend(taken);
         }
         Round { hashes, next: 0, counts, vacant: Vec::new(), open: Vec::new() }
     }
@@ -105,8 +108,11 @@ impl Keyspace {
         Ok(!batch.is_empty())
     }
 
-    /// Lets objects leave memory of which a committed round has removed the last rows.
-    pub fn drop_vacant(&self, round: &mut Round) {
+    /// Ends a round that is committed: objects leave memory of which it has removed the last rows.
+    pub fn end_round(&self, round: &mut Round) {
+        for state in &self.shards {
+            state.lock().leaving = Vec::new();
+        }
         for hash in round.vacant.drain(..) {
             let mut locked = super::Locked::acquire(self, std::iter::once(shard_of(hash)));
             locked.depart_vacant(hash);

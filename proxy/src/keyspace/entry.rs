@@ -1,6 +1,7 @@
 //! A key with its object, and what of it the store lacks.
 
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use meridian_conflict::crdt::TablePlace;
 use meridian_conflict::object::Object;
@@ -36,7 +37,7 @@ pub struct Entry {
     /// Elements whose rows in the store are behind.
     marks: Option<Box<Marks>>,
     /// When it was last used, on the keyspace's clock.
-    pub(super) used: u32,
+    used: AtomicU32,
     /// Tells this life of the table of elements from others; see [`super::Keyspace::next_generation`].
     pub(super) generation: u16,
     database: u8,
@@ -51,7 +52,7 @@ impl Entry {
             hash: key.hash,
             changed: 0,
             marks: None,
-            used: 0,
+            used: AtomicU32::new(0),
             generation,
             database: key.database,
             flags: 0,
@@ -80,7 +81,12 @@ impl Entry {
 
     /// When it was last used, on the keyspace's clock.
     pub fn used(&self) -> u32 {
-        self.used
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it was used now. Readers note it, too, so that one search does for a read.
+    pub(super) fn touch(&self, now: u32) {
+        self.used.store(now, Ordering::Relaxed);
     }
 
     /// Changes whenever elements may stand in another order than removals and additions alone give:

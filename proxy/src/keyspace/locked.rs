@@ -1,12 +1,13 @@
 //! Objects under their shard locks.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use dashmap::{RwLockWriteGuard, SharedValue};
 use meridian_conflict::clock::VersionVector;
 use meridian_conflict::crdt::TablePlace;
 use meridian_conflict::object::{Applying, Object};
-use meridian_conflict::op::{Change, Effect, ElementBaseline, Facet, MalformedBody, changes};
+use meridian_conflict::op::{Change, Effect, ElementBaseline, Facet, MalformedBody};
 use meridian_conflict::outcome::{Conflict, Observer};
 use smallvec::SmallVec;
 
@@ -18,6 +19,10 @@ use crate::oplog::Lsn;
 pub struct Locked<'k> {
     keyspace: &'k Keyspace,
     guards: SmallVec<[(usize, RwLockWriteGuard<'k, Table>); 2]>,
+    /// Whether looking at an object counts as using it.
+    touching: bool,
+    /// One past the last change of what was looked at since.
+    read: Cell<u64>,
 }
 
 /// What memory knows of a key.
@@ -87,7 +92,7 @@ impl<'k> Locked<'k> {
     pub(super) fn acquire(keyspace: &'k Keyspace, shards: impl Iterator<Item = usize>) -> Self {
         let all = keyspace.map.shards();
         let guards = shards.filter_map(|shard| Some((shard, all.get(shard)?.write()))).collect();
-        Self { keyspace, guards }
+        Self { keyspace, guards, touching: false, read: Cell::new(0) }
     }
 
     /// The keyspace.
@@ -133,26 +138,36 @@ impl<'k> Locked<'k> {
 
     /// The state of a key that is in memory or known to be absent.
     pub fn object(&self, key: &KeyRef<'_>) -> Option<&Object> {
-        self.entry(key).map(Entry::object)
+        let found = self.entry(key);
+        if self.touching {
+            let changed = match found {
+                Some(entry) => {
+                    entry.touch(self.keyspace.clock());
+                    entry.changed
+                }
+                None => self.last_change(key),
+            };
+            self.read.set(self.read.get().max(changed.saturating_add(1)));
+        }
+        found.map(Entry::object)
+    }
+
+    /// From here on, looking at an object counts as using it, and as showing it; see
+    /// [`Locked::read_position`].
+    pub fn begin_reading(&mut self) {
+        self.touching = true;
+    }
+
+    /// What a reply has to wait for that shows what [`Locked::object`] gave: one past its last change.
+    pub fn read_position(&self) -> u64 {
+        self.read.get()
     }
 
     /// Notes that the key was used now.
-    pub fn touch(&mut self, key: &KeyRef<'_>) {
+    pub fn touch(&self, key: &KeyRef<'_>) {
         let now = self.keyspace.clock();
-        if let Some(entry) = self.entry_mut(key) {
-            entry.used = now;
-        }
-    }
-
-    /// Notes that the key was used now; returns [`Locked::last_change`].
-    pub fn read_now(&mut self, key: &KeyRef<'_>) -> u64 {
-        let now = self.keyspace.clock();
-        match self.entry_mut(key) {
-            Some(entry) => {
-                entry.used = now;
-                entry.changed
-            }
-            None => self.last_change(key),
+        if let Some(entry) = self.entry(key) {
+            entry.touch(now);
         }
     }
 
@@ -178,7 +193,7 @@ impl<'k> Locked<'k> {
         let mut entry = Entry::new(*key, self.keyspace.next_generation());
         entry.object = object;
         entry.changed = changed;
-        entry.used = self.keyspace.clock();
+        entry.touch(self.keyspace.clock());
         let shown = entry.object.facet().is_some();
         entry.set_stored(true, shown);
         let bytes = entry.footprint();
@@ -209,16 +224,17 @@ impl<'k> Locked<'k> {
         Some((slot.0.database(), slot.0.key().into()))
     }
 
-    /// The keys of `database` that are dirty, in the locked shards.
-    pub(super) fn dirty_keys(&self, database: u8) -> Vec<Box<[u8]>> {
+    /// The keys of `database` that may have no row yet, in the locked shards: those that are dirty, and
+    /// those that the commit under way has taken.
+    pub(super) fn rowless_keys(&self, database: u8) -> Vec<Box<[u8]>> {
         let mut keys = Vec::new();
         for (shard, table) in &self.guards {
             let Some(state) = self.keyspace.shard_state(*shard) else { continue };
-            for hash in &state.lock().dirty {
+            let state = state.lock();
+            for hash in state.dirty.iter().chain(&state.leaving) {
                 let mut found: Vec<&Entry> = Vec::new();
                 while let Some((slot, _)) = table.get(*hash, |(slot, _)| {
                     slot.0.hash() == *hash
-                        && slot.0.is_dirty()
                         && slot.0.database() == database
                         && !found.iter().any(|seen| seen.key() == slot.0.key())
                 }) {
@@ -253,8 +269,8 @@ impl<'k> Locked<'k> {
         let (slot, _) = if table.get(key.hash, same).is_some() {
             table.get_mut(key.hash, same)?
         } else {
-            let mut entry = Entry::new(*key, keyspace.next_generation());
-            entry.used = keyspace.clock();
+            let entry = Entry::new(*key, keyspace.next_generation());
+            entry.touch(keyspace.clock());
             keyspace.bytes.fetch_add(entry.footprint(), Ordering::Relaxed);
             let slot = (Slot(Box::new(entry)), SharedValue::new(()));
             table.insert_entry(key.hash, slot, |(slot, _)| slot.0.hash())
@@ -380,7 +396,7 @@ fn change_entry(
         entry.mark_head_dirty();
     }
     entry.changed = entry.changed.max(lsn);
-    entry.used = keyspace.clock();
+    entry.touch(keyspace.clock());
     let shown_now = entry.object.facet().is_some();
     if shown && (emptied || !shown_now) {
         // What comes next is added to an empty table, whatever stood where before.
@@ -399,32 +415,4 @@ fn change_entry(
         key: entry.key().into(),
         conflict,
     }));
-}
-
-/// What has to be known of a body before its keys are locked.
-#[derive(Debug)]
-pub struct Survey<'a> {
-    /// The keys it changes.
-    pub keys: SmallVec<[KeyRef<'a>; 4]>,
-    /// Its change, if it has but one, and that on a key.
-    pub only: Option<Change<'a>>,
-    /// Whether it flushes a database, which locks everything.
-    pub flushes: bool,
-}
-
-/// Reads a body through.
-///
-/// # Errors
-/// [`MalformedBody`] when something in it does not decode.
-pub fn survey(body: &[u8]) -> Result<Survey<'_>, MalformedBody> {
-    let mut survey = Survey { keys: SmallVec::new(), only: None, flushes: false };
-    for change in changes(body) {
-        let change = change?;
-        for effect in change.effects() {
-            survey.flushes |= change.key.is_empty() && matches!(effect?, Effect::Flush { .. });
-        }
-        survey.keys.push(KeyRef::new(change.database, change.key));
-        survey.only = (survey.keys.len() == 1 && !survey.flushes).then_some(change);
-    }
-    Ok(survey)
 }

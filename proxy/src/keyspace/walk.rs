@@ -2,7 +2,7 @@
 //!
 //! The store's rows give the order (by hash, so that a cursor is a number that stays right while
 //! keys come and go); memory gives the truth about each key. Keys that are only in memory yet are
-//! dirty, and callers that must not miss them commit first or visit the dirty ones as well.
+//! dirty or in the commit under way, and callers that must not miss them commit first or visit those as well.
 
 use std::ops::ControlFlow;
 
@@ -99,7 +99,7 @@ impl Locked<'_> {
             keys.extend(page.keys);
             cursor = page.next;
         }
-        keys.extend(self.dirty_keys(database));
+        keys.extend(self.rowless_keys(database));
         keys.sort_unstable();
         keys.dedup();
         Ok(keys)

@@ -195,6 +195,33 @@ mod tests {
         assert!(Packing::from_byte(2).is_err());
     }
 
+    /// Fuzz target: damaged payloads unpack within the limit or are refused.
+    #[test]
+    fn fuzz_decompress() {
+        let (mut compressor, mut decompressor) = both();
+        let (packing, whole) = compressor.compress(Bytes::from(b"user:12345 visits ".repeat(1_000)));
+        assert_eq!(packing, Packing::Zstd);
+        bolero::check!().with_type::<(u16, Vec<u8>, Vec<(u16, u8)>)>().for_each(|(limit, bytes, edits)| {
+            let limit = usize::from(*limit);
+            let mut damaged = whole.to_vec();
+            for (at, byte) in edits {
+                let at = usize::from(*at) % damaged.len();
+                damaged[at] = *byte;
+            }
+            let started = [&[0x28, 0xb5, 0x2f, 0xfd][..], bytes].concat();
+            for wire in [damaged, started, bytes.clone()] {
+                for packing in [Packing::Stored, Packing::Zstd] {
+                    if let Ok(out) = decompressor.decompress(packing, wire.clone().into(), limit) {
+                        assert!(out.len() <= limit);
+                    }
+                }
+            }
+            // What was refused has not harmed the context.
+            let whole = decompressor.decompress(Packing::Zstd, whole.clone(), LIMIT).unwrap();
+            assert_eq!(whole.len(), 18_000);
+        });
+    }
+
     proptest! {
         #[test]
         fn any_bytes_unpack_within_the_limit_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..500)) {

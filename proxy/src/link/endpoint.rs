@@ -5,9 +5,10 @@ mod allowed;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
+use quinn::Runtime;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -17,11 +18,15 @@ use tokio::task::JoinHandle;
 use crate::cert::{Identity, LeafError, not_after, region_of_certificate};
 
 use super::close::{CloseReason, Ended, close};
+use super::faults::Faults;
 use super::limits::TransportLimits;
 use super::tls::{self, TlsError};
 
 pub use accept::{Refusal, Refused};
 pub use allowed::AllowedRegions;
+
+/// How long [`Endpoint::close`] stays to tell peers again.
+const TOLD_WITHIN: Duration = Duration::from_millis(500);
 
 /// A connection whose other end has proven which region it is. No frame has been read from it.
 #[derive(Debug, Clone)]
@@ -96,6 +101,7 @@ pub struct Endpoint {
     client: RwLock<quinn::ClientConfig>,
     allowed: AllowedRegions,
     limits: TransportLimits,
+    faults: Option<Faults>,
     accepted: tokio::sync::Mutex<mpsc::Receiver<Result<PeerConnection, Refused>>>,
     acceptor: JoinHandle<()>,
 }
@@ -131,7 +137,18 @@ impl Endpoint {
         allowed: AllowedRegions,
         limits: TransportLimits,
     ) -> Result<Self, LinkError> {
-        Self::bind_with(address, Crypto::new(identity)?, allowed, limits)
+        Self::bind_with(address, Crypto::new(identity)?, allowed, limits, None)
+    }
+
+    /// [`Endpoint::bind`] with a socket whose datagrams meet `faults`.
+    pub fn bind_disturbed(
+        address: SocketAddr,
+        identity: &Identity,
+        allowed: AllowedRegions,
+        limits: TransportLimits,
+        faults: Faults,
+    ) -> Result<Self, LinkError> {
+        Self::bind_with(address, Crypto::new(identity)?, allowed, limits, Some(faults))
     }
 
     pub(super) fn bind_with(
@@ -139,12 +156,19 @@ impl Endpoint {
         crypto: Crypto,
         allowed: AllowedRegions,
         limits: TransportLimits,
+        faults: Option<Faults>,
     ) -> Result<Self, LinkError> {
         let (server, client) = crypto.quinn(&limits)?;
         let quinn = open_socket(address, &limits)
             .and_then(|socket| {
-                let runtime = Arc::new(quinn::TokioRuntime);
-                quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket, runtime)
+                let (runtime, config) = (Arc::new(quinn::TokioRuntime), quinn::EndpointConfig::default());
+                match &faults {
+                    None => quinn::Endpoint::new(config, Some(server), socket, runtime),
+                    Some(faults) => {
+                        let socket = faults.disturb(runtime.wrap_udp_socket(socket)?);
+                        quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime)
+                    }
+                }
             })
             .map_err(|source| LinkError::Bind { address, source })?;
         let (acceptor, accepted) = accept::start(quinn.clone(), allowed.clone(), limits.clone());
@@ -153,6 +177,7 @@ impl Endpoint {
             client: RwLock::new(client),
             allowed,
             limits,
+            faults,
             accepted: tokio::sync::Mutex::new(accepted),
             acceptor,
         })
@@ -164,6 +189,9 @@ impl Endpoint {
     /// finishes first. The first frame from the peer, or how the connection ends, tells.
     pub async fn dial(&self, region: &str, address: SocketAddr) -> Result<PeerConnection, LinkError> {
         let region = region.to_ascii_lowercase();
+        if let Some(faults) = &self.faults {
+            faults.learn(&region, address);
+        }
         let config = self.client.read().clone();
         let connecting = match self.quinn.connect_with(config, address, &region) {
             Ok(connecting) => connecting,
@@ -191,7 +219,11 @@ impl Endpoint {
     /// Refusals are logged here already and are returned for metrics; when nobody calls this they are
     /// dropped. Safe to cancel.
     pub async fn accept(&self) -> Option<Result<PeerConnection, Refused>> {
-        self.accepted.lock().await.recv().await
+        let accepted = self.accepted.lock().await.recv().await;
+        if let (Some(faults), Some(Ok(peer))) = (&self.faults, &accepted) {
+            faults.learn(&peer.region, peer.connection.remote_address());
+        }
+        accepted
     }
 
     /// The address of the socket, with the port that the system chose if it was 0.
@@ -207,10 +239,11 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Ends every connection with `reason`, accepts no more, and waits until the peers have been told.
+    /// Ends every connection with `reason`, accepts no more, and stays for a moment to tell peers again
+    /// that did not hear it. Not longer: a peer that is down never hears it.
     pub async fn close(&self, reason: CloseReason) {
         self.quinn.close(quinn::VarInt::from_u32(reason.code()), reason.text().as_bytes());
-        self.quinn.wait_idle().await;
+        let _ = tokio::time::timeout(TOLD_WITHIN, self.quinn.wait_idle()).await;
     }
 
     /// Connections that are open, handshakes included.

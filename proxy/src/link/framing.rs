@@ -196,6 +196,21 @@ mod tests {
         });
     }
 
+    /// Fuzz target: any bytes are frames that make them up again, or an error.
+    #[test]
+    fn fuzz_frames() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        bolero::check!().with_type::<(u16, Vec<u8>)>().for_each(|(limit, wire)| {
+            let limit = usize::from(*limit);
+            let Ok(frames) = runtime.block_on(read_all(wire, limit)) else { return };
+            let mut again = BytesMut::new();
+            for frame in &frames {
+                put_frame(&mut again, frame, limit).unwrap();
+            }
+            assert_eq!(again, wire);
+        });
+    }
+
     proptest! {
         #[test]
         fn frames_round_trip(frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200_000), 0..8)) {

@@ -2,6 +2,7 @@
 //! position on.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::JoinHandle;
@@ -12,16 +13,19 @@ use meridian_conflict::clock::Seen;
 use meridian_conflict::op::Header;
 use meridian_topology::seed::Seeded;
 use meridian_topology::sequence;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::Region;
 use super::committer::{self, Retention, Stored, Work};
+use super::foreign;
 use super::identity::Identity;
 use super::seeding::Seeding;
 use crate::config::settings::{LogSync, Settings};
 use crate::keyspace::Keyspace;
+use crate::link::faults::Faults;
 use crate::metrics::Metrics;
-use crate::oplog::{self, Lsn, Opened, Tail, WriterThread};
+use crate::oplog::{self, LogError, Lsn, Opened, Recovery, Tail, WriterThread};
 use crate::sequencer::{AppliedMark, Sequencer, read_record};
 use crate::store::{FjallOptions, FjallStore, Store};
 
@@ -71,13 +75,31 @@ impl Region {
     /// # Errors
     /// When files cannot be read or written, or belong to somebody else. Nothing was lost.
     pub fn open(settings: Settings, metrics: Arc<Metrics>) -> anyhow::Result<(Arc<Self>, Threads)> {
+        Self::open_with(settings, metrics, oplog::open)
+    }
+
+    /// [`Region::open`] with the op log on another disk.
+    #[cfg(test)]
+    pub(crate) fn open_on(
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        disk: Arc<dyn oplog::Disk>,
+    ) -> anyhow::Result<(Arc<Self>, Threads)> {
+        Self::open_with(settings, metrics, |_, settings| oplog::open_on(disk, settings))
+    }
+
+    fn open_with(
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        open_log: impl FnOnce(&Path, oplog::Settings) -> Result<(Opened, Recovery), LogError>,
+    ) -> anyhow::Result<(Arc<Self>, Threads)> {
         let began = Instant::now();
         let directory = settings.data_dir.clone();
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create data_dir {}", directory.display()))?;
         let loaded = Identity::load(&directory, &settings)?;
         let log_settings = log_settings(&settings, &metrics);
-        let (opened, found) = oplog::open(&directory.join("log"), log_settings.clone())
+        let (opened, found) = open_log(&directory.join("log"), log_settings.clone())
             .with_context(|| format!("cannot open the op log in {}", directory.display()))?;
         let options = FjallOptions::default();
         let store: Arc<dyn Store> = Arc::new(FjallStore::open(&directory.join("store"), options)?);
@@ -136,6 +158,7 @@ impl Region {
         let new_incarnation = new_incarnation.filter(|_| !is_new);
         let region = Arc::new(Self {
             origin: AtomicU64::new(identity.origin().0),
+            faults: settings.dev.faults.then(Faults::default),
             settings,
             keyspace,
             sequencer,
@@ -151,6 +174,8 @@ impl Region {
             confirmed,
             seeding,
             clients: Arc::default(),
+            progress: Notify::new(),
+            elsewhere: Mutex::default(),
         });
         Ok((region, Threads { writer, committer, handle }))
     }
@@ -250,24 +275,14 @@ fn replay_op(
     lsn: Lsn,
 ) -> anyhow::Result<bool> {
     let Some(deps) = ops.replay(header)? else { return Ok(false) };
-    if let Err(error) = meridian_conflict::op::validate(body) {
-        // Parked when it came; it counts as applied and changes nothing.
-        tracing::error!(dot = ?header.stamp(), %error, "parked an op that cannot be applied");
-        return Ok(true);
-    }
-    apply_remote(keyspace, header, deps, body, lsn)?;
-    Ok(true)
-}
-
-/// Applies an op that is not a fresh local one, before the region runs.
-fn apply_remote(
-    keyspace: &Keyspace,
-    header: &Header,
-    deps: &meridian_conflict::clock::VersionVector,
-    body: &[u8],
-    lsn: Lsn,
-) -> anyhow::Result<()> {
-    let survey = crate::keyspace::locked::survey(body)?;
+    let survey = match foreign::survey(body) {
+        Ok(survey) => survey,
+        Err(error) => {
+            // Parked when it came; it counts as applied and changes nothing.
+            tracing::error!(dot = ?header.stamp(), %error, "parked an op that cannot be applied");
+            return Ok(true);
+        }
+    };
     let mut locked = if survey.flushes {
         keyspace.lock_all_loaded(&survey.keys, 0)?
     } else {
@@ -275,5 +290,5 @@ fn apply_remote(
     };
     locked.mark_body_dirty(body)?;
     locked.apply_body(body, header.stamp(), Seen::Vector { deps, dot: header.dot }, lsn.0)?;
-    Ok(())
+    Ok(true)
 }

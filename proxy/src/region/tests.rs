@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId};
+use meridian_conflict::op::{BodyBuilder, Effect, ElementBaseline, Facet, Header, Op};
 use tempfile::TempDir;
 
 use super::Region;
@@ -12,8 +15,10 @@ use crate::command::find;
 use crate::config::FileChecks;
 use crate::config::settings::Settings;
 use crate::metrics::Metrics;
+use crate::replication::apply::Applier;
 use crate::resp::scan::ScanLimits;
 use crate::resp::{OwnedArgs, Protocol, Reply, Value, value};
+use crate::store::Batch;
 
 fn settings(directory: &Path, sync: &str, more: &str) -> Settings {
     let text = format!(
@@ -202,4 +207,103 @@ async fn data_larger_than_memory_stays_readable() {
     assert_eq!(ask(&region, "DBSIZE"), Value::Int(0));
     assert!(ask(&region, "GET k4000").is_null());
     threads.stop().unwrap();
+}
+
+/// An op of another region, with this body.
+fn foreign_op(sequence: u64, body: &[u8]) -> Op<Bytes> {
+    let dot = Dot::new(Origin::new(RegionId::of("us"), 7), sequence);
+    let hlc = Hlc::from_ms(1_700_000_000_000 + sequence);
+    Op { header: Header { dot, hlc, deps: Default::default() }, body: Bytes::copy_from_slice(body) }
+}
+
+fn body(key: &[u8], effect: &Effect<'_>) -> Vec<u8> {
+    let mut body = BodyBuilder::default();
+    body.push(effect);
+    body.finish_key(0, key);
+    body.body().to_vec()
+}
+
+fn assign<'a>(value: &'a [u8]) -> Effect<'a> {
+    Effect::Assign { value, baseline: Default::default() }
+}
+
+/// Bodies that no region writes: cut short, nonsense, and names that no row of the store can hold.
+fn unfit_bodies() -> Vec<Vec<u8>> {
+    let whole = body(b"key", &assign(b"value"));
+    let huge = vec![b'x'; 70_000];
+    let removed = ElementBaseline { facet: Facet::Hash, element: &huge, baseline: Default::default() };
+    vec![
+        whole[..whole.len() - 1].to_vec(),
+        [&whole[..], b"more"].concat(),
+        vec![0xff; 40],
+        // A whole change of database 0, key "key", one effect of three bytes; and one with a second effect.
+        [&[0, 3][..], b"key", &[1, 3], &[0xff; 3]].concat(),
+        [&[0, 3][..], b"key", &[2, 4, 12], &[0xff; 3]].concat(),
+        body(&huge, &assign(b"value")),
+        body(&huge[..40_000], &Effect::MemberAdd { member: &huge[..40_000] }),
+        body(b"key", &Effect::FieldAssign { field: &huge, value: b"v", baseline: Default::default() }),
+        body(b"key", &Effect::Clear { facets: 15, deadline: true, baselines: vec![removed] }),
+    ]
+}
+
+#[tokio::test]
+async fn q3_an_op_that_cannot_be_applied_is_parked_and_stops_nothing() {
+    let directory = TempDir::new().unwrap();
+    let (region, threads) = open(directory.path(), "always", "");
+    let mut applier = Applier::new(Default::default());
+    let unfit = unfit_bodies();
+    let mut sequence = 0;
+    for unfit in &unfit {
+        for body in [unfit, &body(format!("after{sequence}").as_bytes(), &assign(b"here"))] {
+            sequence += 1;
+            applier.apply(&region, &foreign_op(sequence, body)).await.unwrap();
+        }
+    }
+    let parked = unfit.len() as u64;
+    assert_eq!(region.metrics().parked_ops.get(), parked);
+    let everything = |region: &Region| {
+        assert_eq!(ask(region, "DBSIZE"), Value::Int(i64::try_from(parked).unwrap()));
+        assert_eq!(ask(region, &format!("GET after{}", 2 * parked - 2)), bulk("here"));
+        let origin = Origin::new(RegionId::of("us"), 7);
+        assert_eq!(region.sequencer().applied().get(&origin), 2 * parked);
+    };
+    // Once from the log alone, once with the store's help.
+    region.log().sync_now().await.unwrap();
+    threads.crash();
+    drop(region);
+    let (region, threads) = open(directory.path(), "always", "");
+    assert_eq!(region.recovered().replayed, 2 * parked);
+    everything(&region);
+    assert!(region.committer().commit_now().await, "the store still takes commits");
+    threads.stop().unwrap();
+    drop(region);
+    let (region, threads) = open(directory.path(), "always", "");
+    assert_eq!(region.recovered().replayed, 0);
+    everything(&region);
+    applier.apply(&region, &foreign_op(2 * parked + 1, &body(b"last", &assign(b"1")))).await.unwrap();
+    assert_eq!(ask(&region, "GET last"), bulk("1"));
+    threads.stop().unwrap();
+}
+
+/// A round of the committer, stopped after each of its steps while everything is flushed.
+#[test]
+fn a_flush_sees_keys_that_a_commit_has_taken_and_not_written_yet() {
+    for step in 0..3 {
+        let directory = TempDir::new().unwrap();
+        let (region, threads) = open(directory.path(), "never", "");
+        ask(&region, "SET a 1");
+        ask(&region, "SADD s m");
+        let (keyspace, mut batch) = (region.keyspace(), Batch::new());
+        let mut round = keyspace.begin_round(keyspace.stored_counts().unwrap());
+        while step > 0 && keyspace.fill_batch(&mut round, &mut batch).unwrap() {
+            if step > 1 {
+                keyspace.store().commit(&batch).unwrap();
+            }
+        }
+        ask(&region, "SET b 1");
+        ask(&region, "FLUSHALL");
+        assert_eq!(ask(&region, "EXISTS a s b"), Value::Int(0), "step {step}");
+        assert_eq!(ask(&region, "DBSIZE"), Value::Int(0), "step {step}");
+        threads.stop().unwrap();
+    }
 }

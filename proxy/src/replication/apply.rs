@@ -10,9 +10,10 @@ use meridian_conflict::op::{Header, Op};
 use prometheus::Histogram;
 
 use crate::keyspace::Locked;
-use crate::keyspace::locked::{Applied, Survey, survey};
+use crate::keyspace::locked::Applied;
 use crate::keyspace::walk::ApplyError;
 use crate::region::Region;
+use crate::region::foreign::{Survey, survey};
 use crate::sequencer::PlaceError;
 use crate::store::StoreError;
 
@@ -32,7 +33,7 @@ impl Applier {
     }
 
     /// Applies an op that is deliverable: places it in the log and in the applied vector, and folds
-    /// its effects in, under the locks of its keys. An op that does not decode is placed but not
+    /// its effects in, under the locks of its keys. An op that does not decode, or that no store could hold, is placed but not
     /// applied: parked, so that it neither stops the stream nor is lost.
     ///
     /// # Errors

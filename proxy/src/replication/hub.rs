@@ -326,10 +326,15 @@ impl Hub {
     }
 
     async fn carry_out(&mut self) {
+        let mut applied = false;
         while let Some(effect) = self.replica.poll_effect() {
+            applied |= matches!(effect, Effect::Deliver(_));
             self.effect(effect).await;
         }
         self.region.log().wake();
+        if applied {
+            self.region.progress.notify_waiters();
+        }
     }
 
     /// Carries out what a new connection brings: first what concerns the old one, then over the new.

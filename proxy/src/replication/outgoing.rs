@@ -91,7 +91,7 @@ pub(super) async fn send(
 
 /// Where in the log everything the feed lacks is still ahead: the youngest segment at whose start
 /// the subscriber had all before it. `None` where it needs what the log has jumped over.
-fn first_record(region: &Region, feed: &Feed) -> Option<Lsn> {
+pub(super) fn first_record(region: &Region, feed: &Feed) -> Option<Lsn> {
     if !feed.is_within(&region.sequencer().floor()) {
         return None;
     }

@@ -46,6 +46,9 @@ impl Session {
             "client" => return Ok(self.client_command(args)),
             "reset" => self.reset(),
             "debug" => self.debug(args).await,
+            "wait" => self.wait(args).await?,
+            "meridian.token" => self.token(),
+            "meridian.await" => self.await_token(args).await?,
             "quit" => {
                 self.reply().ok();
                 return Ok(After::Close);

@@ -10,22 +10,34 @@ use tempfile::TempDir;
 use crate::config::FileChecks;
 use crate::config::settings::Settings;
 use crate::metrics::Metrics;
+use crate::oplog::SimDisk;
 use crate::region::Region;
 use crate::region::recover::Threads;
 use crate::resp::scan::ScanLimits;
 use crate::resp::{Value, request, value};
+
+mod disk;
 
 struct Server {
     region: Arc<Region>,
     threads: Option<Threads>,
     runtime: Option<tokio::runtime::Runtime>,
     address: SocketAddr,
-    _directory: TempDir,
+    _directory: Arc<TempDir>,
+    disk: Option<SimDisk>,
 }
 
 impl Server {
     fn start(more: &str) -> Self {
-        let directory = TempDir::new().unwrap();
+        Self::open(Arc::new(TempDir::new().unwrap()), more, None)
+    }
+
+    /// With the op log on a disk that the test rules.
+    fn on(directory: &Arc<TempDir>, disk: &SimDisk) -> Self {
+        Self::open(Arc::clone(directory), "", Some(disk.clone()))
+    }
+
+    fn open(directory: Arc<TempDir>, more: &str, disk: Option<SimDisk>) -> Self {
         if more.contains("password") {
             use std::os::unix::fs::PermissionsExt;
             let file = directory.path().join("password");
@@ -37,13 +49,27 @@ impl Server {
             directory.path().join("data")
         );
         let settings = Settings::parse(&text, directory.path(), FileChecks::Skip).unwrap();
-        let (region, threads) = Region::open(settings, Arc::new(Metrics::new().unwrap())).unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let (region, threads) = match &disk {
+            Some(disk) => Region::open_on(settings, metrics, Arc::new(disk.clone())),
+            None => Region::open(settings, metrics),
+        }
+        .unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         runtime.spawn(super::listen(Arc::clone(&region), listener));
-        Self { region, threads: Some(threads), runtime: Some(runtime), address, _directory: directory }
+        Self { region, threads: Some(threads), runtime: Some(runtime), address, _directory: directory, disk }
+    }
+
+    /// Waits for what the log's writer or another session is about to do.
+    fn until(&self, what: impl Fn(&Region) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !what(&self.region) {
+            assert!(Instant::now() < deadline, "waited in vain");
+            std::thread::yield_now();
+        }
     }
 
     fn connect(&self) -> Peer {
@@ -59,8 +85,12 @@ impl Drop for Server {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(5));
         }
+        if let Some(disk) = &self.disk {
+            disk.hold_flushes(false);
+        }
         if let Some(threads) = self.threads.take() {
-            threads.stop().unwrap();
+            // A disk that failed keeps the log from its orderly end.
+            assert!(threads.stop().is_ok() || self.disk.is_some());
         }
     }
 }
@@ -92,12 +122,24 @@ impl Peer {
         }
     }
 
-    fn ask(&mut self, line: &str) -> Value {
+    fn say(&mut self, line: &str) {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         let mut out = Vec::new();
         request::encode(&mut out, &words);
         self.send(&out);
+    }
+
+    fn ask(&mut self, line: &str) -> Value {
+        self.say(line);
         self.receive().expect("a reply")
+    }
+
+    /// Whether nothing comes for a moment.
+    fn is_kept_waiting(&mut self) -> bool {
+        self.stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let nothing = self.buffer.is_empty() && self.stream.peek(&mut [0]).is_err();
+        self.stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        nothing
     }
 }
 

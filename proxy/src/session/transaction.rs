@@ -88,7 +88,7 @@ impl Session {
         match ran {
             Ok(Some(ran)) => {
                 self.database = transaction.database;
-                self.wait_for = self.wait_for.max(ran.wait_for);
+                self.note(ran);
             }
             Ok(None) => reply.null_array(),
             Err(error) => {

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::crashes::no_number_was_used_twice;
 use crate::harness::{Client, Cluster, Options, PATIENCE, Shape, serve, wait_for};
@@ -293,5 +293,23 @@ fn r1_what_a_restored_region_writes_before_it_hears_of_it_is_not_lost() {
     for i in cluster.all() {
         assert!(cluster.client(i).maybe(&["GET", "alone:9"]).is_some());
         assert!(cluster.client(i).maybe(&["GET", "later:0"]).is_some());
+    }
+}
+
+#[test]
+fn a_region_ends_promptly_while_a_peer_is_down() {
+    let mut cluster = Cluster::start(Options::new(Shape::Mesh, 3));
+    // a dials both others, c is dialled by both.
+    cluster.kill9(1);
+    for i in [0, 2] {
+        wait_for("the loss of b", PATIENCE, || {
+            cluster.links_of(i).get("b").is_some_and(|state| state != "up").then_some(())
+        });
+    }
+    for i in [0, 2] {
+        let asked = Instant::now();
+        cluster.stop(i);
+        println!("{} ended within {:?}", cluster.name(i), asked.elapsed());
+        assert!(!cluster.said(i).contains("did not end in time"), "{}", cluster.said(i));
     }
 }

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::harness::{Client, wait_for};
 use crate::process::{PATIENCE, Running, run};
 
 fn text(bytes: &[u8]) -> String {
@@ -133,6 +134,69 @@ fn serve_ends_in_order_on_sigterm_and_sigint() {
         region.signal(signal);
         assert_eq!(region.wait().code(), Some(0), "{signal}");
         assert!(asked.elapsed() < Duration::from_secs(10));
+    }
+}
+
+/// A region alone, ready, with its admin server's address and its RESP port.
+fn start_alone(directory: &Path) -> (Running, String, u16) {
+    let (admin, resp) = (free_port(), free_port());
+    let path = config(
+        directory,
+        &format!(
+            "cluster = \"a\"\nregion = \"eu\"\ndata_dir = \"data\"\n\
+             [listen]\nresp = \"127.0.0.1:{resp}\"\nadmin = \"127.0.0.1:{admin}\"\n"
+        ),
+    );
+    let region = Running::start(&["serve", "--config", path.to_str().unwrap()]);
+    let url = format!("http://127.0.0.1:{admin}");
+    wait_for("the region to be ready", PATIENCE, || {
+        run(&["status", "--admin", &url]).status.success().then_some(())
+    });
+    (region, url, resp)
+}
+
+#[test]
+fn status_watch_shows_again_and_outlives_the_region() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut region, url, resp) = start_alone(directory.path());
+    let mut watch = Running::start(&["status", "--watch", "--admin", &url]);
+    for _ in 0..2 {
+        let line = watch.wait_for_start("eu of a, leader, ready, up ");
+        assert!(!line.contains('\u{1b}'), "only a terminal is cleared: {line:?}");
+    }
+    let address = (Ipv4Addr::LOCALHOST, resp).into();
+    Client::connect(address).unwrap().ok(&["SET", "key", "value"]);
+    region.signal("TERM");
+    assert_eq!(region.wait().code(), Some(0));
+    watch.wait_for_start(&url);
+    let again = directory.path().join("region.toml");
+    let mut region = Running::start(&["serve", "--config", again.to_str().unwrap()]);
+    watch.wait_for_start("eu of a, leader, ready, up ");
+    watch.signal("INT");
+    assert!(!watch.wait().success());
+    region.signal("TERM");
+    assert_eq!(region.wait().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    for signal in ["TERM", "INT"] {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut region, url, resp) = start_alone(directory.path());
+        // A client that does not read what it asked for keeps the region from ending in order.
+        let mut client = Client::connect((Ipv4Addr::LOCALHOST, resp).into()).unwrap();
+        client.ok(&["SET", "large", &"x".repeat(8 << 20)]);
+        let request = b"*2\r\n$3\r\nGET\r\n$5\r\nlarge\r\n".repeat(16);
+        client.send(&request).unwrap();
+        client.await_first_byte().unwrap();
+        region.signal("TERM");
+        // Not ready any more, or not even answering: the first signal has arrived.
+        wait_for("the first signal to be heard", PATIENCE, || {
+            let shown = text(&run(&["status", "--admin", &url]).stdout);
+            (!shown.contains(", ready,")).then_some(())
+        });
+        region.signal(signal);
+        assert_eq!(region.wait().code(), Some(1), "{signal}: ended in order instead of at once");
     }
 }
 

@@ -29,6 +29,8 @@ fn converges(shape: Shape, regions: usize, sync: &'static str) {
     let tally = load::run(&cluster, 2, 120 * scale());
     let took = cluster.await_converged(SETTLE_WITHIN);
     load::check(&cluster, &tally);
+    load::run_with_flushes(&cluster, 2, 30 * scale());
+    cluster.await_converged(SETTLE_WITHIN);
     for i in cluster.all() {
         if shape != Shape::Mesh {
             assert_eq!(cluster.metric(i, "meridian_causal_waits_total", &[]), 0.0, "at {}", cluster.name(i));
@@ -37,6 +39,8 @@ fn converges(shape: Shape, regions: usize, sync: &'static str) {
     }
     let counted: Vec<_> = cluster.all().map(|i| conflicts(&cluster, i)).collect();
     // Keys expire all the while: the digest is of a moment between these two.
+    let met_flush = |counts: &BTreeMap<Labels, u64>| counts.keys().any(|labels| labels[0] == "clear_write");
+    assert!(counted.iter().any(met_flush), "no flush met a write: the load is too tame");
     let moments = (now_ms(), cluster.client(0).text(&["MERIDIAN.DIGEST"]), now_ms());
     for i in cluster.all() {
         cluster.stop(i);

@@ -6,8 +6,8 @@ use std::path::Path;
 use meridian_conflict::clock::{Origin, RegionId, Seen};
 use meridian_conflict::digest::digest;
 use meridian_conflict::object::{Applying, Object};
-use meridian_conflict::op::{Effect, changes};
-use meridian_conflict::outcome::Outcome;
+use meridian_conflict::op::{Effect, ElementBaseline, changes};
+use meridian_conflict::outcome::{Conflict, Outcome};
 use meridian_proxy::oplog;
 use meridian_proxy::sequencer::read_record;
 use meridian_topology::sequence::{Position, Sequencer};
@@ -37,24 +37,41 @@ impl Folded {
     fn apply(&mut self, body: &[u8], how: Applying<'_>) {
         for change in changes(body) {
             let change = change.unwrap();
-            let object = self.objects.entry((change.database, change.key.to_vec())).or_default();
+            let mut outcome = Outcome::default();
             for effect in change.effects() {
-                let effect = effect.unwrap();
-                assert!(!matches!(effect, Effect::Flush { .. }), "no test that folds flushes");
-                let mut outcome = Outcome::default();
-                object.apply(&effect, how, &mut outcome);
-                for conflict in outcome.conflicts {
-                    let labels = [
-                        conflict.kind.name(),
-                        conflict.rule.name(),
-                        conflict.winner.name(),
-                        "crdt",
-                        conflict.facet.name(),
-                    ];
-                    *self.conflicts.entry(labels.map(str::to_owned)).or_default() += 1;
+                match effect.unwrap() {
+                    Effect::Flush { baselines } => {
+                        let all = self.objects.iter_mut();
+                        for ((_, key), object) in
+                            all.filter(|((database, _), _)| *database == change.database)
+                        {
+                            let of_key: Vec<ElementBaseline<'_>> = baselines
+                                .iter()
+                                .filter(|b| b.key == key)
+                                .map(|b| b.element.clone())
+                                .collect();
+                            object.apply_flush(&of_key, how, &mut outcome);
+                        }
+                    }
+                    effect => {
+                        let object = self.objects.entry((change.database, change.key.to_vec())).or_default();
+                        object.apply(&effect, how, &mut outcome);
+                    }
                 }
             }
+            outcome.conflicts.iter().for_each(|conflict| self.count(conflict));
         }
+    }
+
+    fn count(&mut self, conflict: &Conflict) {
+        let labels = [
+            conflict.kind.name(),
+            conflict.rule.name(),
+            conflict.winner.name(),
+            "crdt",
+            conflict.facet.name(),
+        ];
+        *self.conflicts.entry(labels.map(str::to_owned)).or_default() += 1;
     }
 }
 

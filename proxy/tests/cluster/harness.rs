@@ -21,8 +21,8 @@ pub use client::Client;
 use config::{Addresses, NAMES};
 pub use config::{Options, Shape};
 use links::Links;
-use process::Process;
 pub use process::serve;
+use process::{Process, serve_in};
 
 /// The longest that anything may take; the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -158,7 +158,7 @@ impl Cluster {
         let text = config::text(&self.options, i, &listening, data, |peer| self.links.address(i, peer));
         let config = self.directory().join("twin.toml");
         fs::write(&config, text).unwrap();
-        let process = Process::start(&config, &self.directory().join("twin.stderr"));
+        let process = Process::start(serve(&config), &self.directory().join("twin.stderr"));
         Twin { resp: addresses.resp, _process: process }
     }
 
@@ -171,7 +171,11 @@ impl Cluster {
     pub fn spawn(&mut self, i: usize) {
         let region = &mut self.regions[i];
         assert!(region.process.is_none(), "{} runs already", NAMES[i]);
-        region.process = Some(Process::start(&region.config, &region.log));
+        let command = match self.options.launcher {
+            Some(script) => serve_in(script, &region.data.join("log"), &region.config),
+            None => serve(&region.config),
+        };
+        region.process = Some(Process::start(command, &region.log));
     }
 
     /// Starts a region again and waits until it serves clients.

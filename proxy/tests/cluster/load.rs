@@ -30,10 +30,20 @@ pub type Tally = BTreeMap<String, i64>;
 /// Runs `workers` connections to each region at once, `steps` pipelines each. Returns what all of
 /// them added up to.
 pub fn run(cluster: &Cluster, workers: usize, steps: usize) -> Tally {
+    run_workers(cluster, workers, steps, false)
+}
+
+/// [`run`] with databases being flushed all the while, so that no counter is what was added to it.
+pub fn run_with_flushes(cluster: &Cluster, workers: usize, steps: usize) {
+    run_workers(cluster, workers, steps, true);
+}
+
+fn run_workers(cluster: &Cluster, workers: usize, steps: usize, flushes: bool) -> Tally {
     let mut sum = Tally::new();
     std::thread::scope(|scope| {
-        let worker =
-            |i: usize, worker: usize| scope.spawn(move || Worker::new(cluster, i, worker).run(steps));
+        let worker = |i: usize, worker: usize| {
+            scope.spawn(move || Worker { flushes, ..Worker::new(cluster, i, worker) }.run(steps))
+        };
         let running: Vec<_> = cluster
             .all()
             .flat_map(|i| (0..workers).map(move |w| (i, w)))
@@ -70,13 +80,14 @@ struct Worker<'a> {
     random: Random,
     tally: Tally,
     unique: u64,
+    flushes: bool,
 }
 
 impl<'a> Worker<'a> {
     fn new(cluster: &'a Cluster, region: usize, worker: usize) -> Self {
         let id = format!("{}{worker}", cluster.name(region));
         let random = Random::new((region * 7 + worker) as u64);
-        Self { cluster, region, id, random, tally: Tally::new(), unique: 0 }
+        Self { cluster, region, id, random, tally: Tally::new(), unique: 0, flushes: false }
     }
 
     fn run(mut self, steps: usize) -> Tally {
@@ -84,7 +95,9 @@ impl<'a> Worker<'a> {
         for _ in 0..steps {
             let mut commands = Vec::new();
             for _ in 0..=self.random.below(8) {
-                if self.random.below(6) == 0 {
+                if self.flushes && self.random.below(20) == 0 {
+                    self.flush(&mut commands);
+                } else if self.random.below(6) == 0 {
                     commands.push(words("MULTI"));
                     (0..3).for_each(|_| commands.push(self.command()));
                     commands.push(words("EXEC"));
@@ -96,6 +109,20 @@ impl<'a> Worker<'a> {
             commands.iter().zip(&replies).for_each(|(command, reply)| check_reply(command, reply));
         }
         self.tally
+    }
+
+    /// A flush of everything, of another database, or within a transaction.
+    fn flush(&mut self, commands: &mut Vec<Vec<String>>) {
+        let (before, after) = match self.random.below(3) {
+            0 => return commands.push(words("FLUSHALL")),
+            1 => ("SELECT 1", "SELECT 0"),
+            _ => ("MULTI", "EXEC"),
+        };
+        commands.push(words(before));
+        (0..3).for_each(|_| commands.push(self.command()));
+        commands.push(words("FLUSHDB"));
+        (0..2).for_each(|_| commands.push(self.command()));
+        commands.push(words(after));
     }
 
     fn command(&mut self) -> Vec<String> {

@@ -50,6 +50,19 @@ impl Running {
         }
     }
 
+    /// Waits until a line starts like this; that line.
+    pub fn wait_for_start(&self, wanted: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line =
+                self.lines.recv_timeout(left).unwrap_or_else(|e| panic!("no line {wanted:?}... ({e})"));
+            if line.starts_with(wanted) {
+                return line;
+            }
+        }
+    }
+
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();

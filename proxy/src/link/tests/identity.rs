@@ -169,7 +169,8 @@ pub(super) fn open_as(
     let mut client = tls::client_config(&identity).unwrap();
     change(&mut server, &mut client);
     let allowed = AllowedRegions::new(["us"]);
-    Endpoint::bind_with(any_port(), Crypto { server, client }, allowed, TransportLimits::default()).unwrap()
+    Endpoint::bind_with(any_port(), Crypto { server, client }, allowed, TransportLimits::default(), None)
+        .unwrap()
 }
 
 #[derive(Debug)]

@@ -73,7 +73,7 @@ fn counting(ca: &TestCa, change: impl FnOnce(&mut rustls::ServerConfig)) -> (End
     change(&mut server);
     let crypto = Crypto { server, client: tls::client_config(&identity).unwrap() };
     let allowed = AllowedRegions::new(["eu"]);
-    (Endpoint::bind_with(any_port(), crypto, allowed, TransportLimits::default()).unwrap(), calls)
+    (Endpoint::bind_with(any_port(), crypto, allowed, TransportLimits::default(), None).unwrap(), calls)
 }
 
 /// Connects again and again; each connection lives until a byte has come back, after any ticket.

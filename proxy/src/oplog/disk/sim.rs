@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::{Disk, LogFile};
 
@@ -66,6 +66,21 @@ struct State {
     space: Option<u64>,
     fail_flush: bool,
     flushes: u64,
+    gate: Arc<Gate>,
+}
+
+/// What flushes pass through: closed, they take as long as the test likes.
+#[derive(Default)]
+struct Gate {
+    closed: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut closed = self.closed.lock();
+        self.opened.wait_while(&mut closed, |closed| *closed);
+    }
 }
 
 impl State {
@@ -108,6 +123,7 @@ impl SimDisk {
         state.names = state.durable_names.clone();
         state.space = None;
         state.fail_flush = false;
+        state.gate = Arc::default();
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -130,6 +146,13 @@ impl SimDisk {
     /// The next flush fails and drops what it should have kept.
     pub(crate) fn fail_next_flush(&self) {
         self.0.lock().fail_flush = true;
+    }
+
+    /// From now on flushes do not end, until this is taken back.
+    pub(crate) fn hold_flushes(&self, hold: bool) {
+        let gate = Arc::clone(&self.0.lock().gate);
+        *gate.closed.lock() = hold;
+        gate.opened.notify_all();
     }
 
     pub(crate) fn flushes(&self) -> u64 {
@@ -229,6 +252,8 @@ impl LogFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let gate = Arc::clone(&self.disk.0.lock().gate);
+        gate.pass();
         let mut state = self.disk.0.lock();
         state.flushes += 1;
         let failed = std::mem::take(&mut state.fail_flush);

@@ -104,6 +104,11 @@ impl Client {
         self.stream.write_all(bytes)
     }
 
+    /// Waits until something of a reply has come.
+    pub fn await_first_byte(&self) -> io::Result<()> {
+        self.stream.peek(&mut [0]).map(drop)
+    }
+
     /// Reads the next reply.
     pub fn reply(&mut self) -> io::Result<Value> {
         let mut chunk = [0; 64 << 10];

@@ -36,6 +36,8 @@ pub struct Options {
     pub retention: &'static str,
     /// More of the configuration, after its last table.
     pub extra: String,
+    /// A shell script that ends in `exec \"$@\"`, to start the processes in; `$LOG` is where the op log is.
+    pub launcher: Option<&'static str>,
 }
 
 impl Options {
@@ -48,6 +50,7 @@ impl Options {
             conditions: Conditions::default(),
             retention: "24h",
             extra: String::new(),
+            launcher: None,
         }
     }
 }

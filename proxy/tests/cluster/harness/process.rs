@@ -12,7 +12,17 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
 /// `meridian serve` with this configuration.
 pub fn serve(config: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_meridian"));
+    serving(Command::new(env!("CARGO_BIN_EXE_meridian")), config)
+}
+
+/// The same, started by a shell script that ends in `exec "$@"`.
+pub fn serve_in(script: &str, oplog: &Path, config: &Path) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, "sh", env!("CARGO_BIN_EXE_meridian")]).env("LOG", oplog);
+    serving(shell, config)
+}
+
+fn serving(mut command: Command, config: &Path) -> Command {
     command.args(["serve", "--config"]).arg(config);
     command.env_remove("MERIDIAN_LOG").stdin(Stdio::null()).stdout(Stdio::null());
     command
@@ -25,9 +35,9 @@ pub struct Process {
 
 impl Process {
     /// Starts it; what it says is appended to `log`.
-    pub fn start(config: &Path, log: &Path) -> Self {
+    pub fn start(mut command: Command, log: &Path) -> Self {
         let log = OpenOptions::new().create(true).append(true).open(log).unwrap();
-        let child = serve(config).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         Self { child }
     }
 

@@ -1,0 +1,119 @@
+//! Disks that fill up or fail under a real process.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+use crate::harness::{Client, Cluster, Options, PATIENCE, Shape, wait_for};
+
+/// Waits until the region says that its log is not well, or is.
+fn await_reason(cluster: &Cluster, reason: Option<&str>) {
+    wait_for(&format!("readiness: {reason:?}"), PATIENCE, || {
+        let (code, page) = cluster.get(0, "/readyz");
+        match reason {
+            Some(reason) => (code == 503 && page.contains(reason)).then_some(()),
+            None => (code == 200).then_some(()),
+        }
+    });
+}
+
+fn refusal(client: &mut Client, command: &[&str]) -> String {
+    let reply = client.call(command);
+    assert!(reply.is_error(), "{command:?}: {reply:?}");
+    reply.text().unwrap().to_owned()
+}
+
+#[test]
+fn q4_a_log_that_cannot_be_written_refuses_writes_until_the_restart() {
+    // A file may not grow past a limit that is set later, and the process survives being told so.
+    let mut options = Options::new(Shape::Mesh, 1);
+    options.launcher = Some("trap '' XFSZ; exec \"$@\"");
+    let mut cluster = Cluster::start(options);
+    cluster.client(0).ok(&["SET", "kept", "1"]);
+    let process = Pid::from_raw(i32::try_from(cluster.pid(0)).unwrap());
+    let limit = Rlimit { current: Some(1), maximum: None };
+    prlimit(process, Resource::Fsize, limit).unwrap();
+    let mut client = cluster.client(0);
+    assert!(client.try_call(&["SET", "lost", "1"]).is_err(), "nobody can say whether it is kept");
+    await_reason(&cluster, Some("log: writing failed; restart to recover"));
+    let mut client = cluster.client(0);
+    for command in [&["SET", "new", "1"][..], &["DEL", "kept"], &["FLUSHALL"]] {
+        let told = refusal(&mut client, command);
+        assert!(told.starts_with("MISCONF the op log cannot be written: "), "{told}");
+    }
+    assert_eq!(client.text(&["GET", "kept"]), "1", "reads go on");
+    cluster.kill9(0);
+    cluster.restart(0);
+    let mut client = cluster.client(0);
+    assert_eq!(client.text(&["GET", "kept"]), "1");
+    client.ok(&["SET", "new", "1"]);
+    cluster.stop(0);
+}
+
+/// Whether this system lets its users mount file systems for themselves.
+fn may_mount() -> bool {
+    Command::new("unshare").args(["-Urm", "true"]).status().is_ok_and(|status| status.success())
+}
+
+/// Writes to `path` until the disk is full.
+fn fill_disk(path: &Path) {
+    let mut file = File::create(path).unwrap();
+    loop {
+        match file.write_all(&[1; 64 << 10]) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::StorageFull => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn q4_a_full_disk_refuses_writes_until_space_returns() {
+    if !may_mount() {
+        // `q4_clients_are_told_of_a_full_disk_and_go_on_when_space_returns` asks the same of a disk in memory.
+        return eprintln!("not tried: no mounts for users here");
+    }
+    // Room for two segments and a little, in a mount that only the process sees.
+    let mut options = Options::new(Shape::Mesh, 1);
+    options.launcher = Some(
+        "mkdir -p \"$LOG\" && exec unshare -Urm sh -c \
+         'mount -t tmpfs -o size=160m tmpfs \"$LOG\" && exec \"$@\"' sh \"$@\"",
+    );
+    let mut cluster = Cluster::start(options);
+    cluster.client(0).ok(&["SET", "kept", "1"]);
+    let mounted = PathBuf::from(format!("/proc/{}/root{}", cluster.pid(0), cluster.data(0).display()));
+    let filler = mounted.join("log/filler");
+    fill_disk(&filler);
+    let done = AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let (mut client, value) = (cluster.client(0), "x".repeat(1 << 20));
+            let mut written = 0;
+            while !done.load(Relaxed) {
+                // The one that finds the disk full is answered once there is space.
+                client.ok(&["SET", &format!("large:{written}"), &value]);
+                written += 1;
+            }
+            written
+        });
+        await_reason(&cluster, Some("log: the disk is full"));
+        let mut client = cluster.client(0);
+        for command in [&["SET", "new", "1"][..], &["DEL", "kept"], &["FLUSHALL"]] {
+            let told = refusal(&mut client, command);
+            assert!(told.starts_with("MISCONF the op log cannot be written: the disk is full"), "{told}");
+        }
+        assert_eq!(client.text(&["GET", "kept"]), "1", "reads go on");
+        done.store(true, Relaxed);
+        fs::remove_file(&filler).unwrap();
+        writer.join().unwrap()
+    });
+    await_reason(&cluster, None);
+    let mut client = cluster.client(0);
+    client.ok(&["SET", "new", "1"]);
+    assert_eq!(client.int(&["DBSIZE"]), 2 + written, "nothing that was refused is there");
+    cluster.stop(0);
+}

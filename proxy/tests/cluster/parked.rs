@@ -1,0 +1,143 @@
+//! A neighbour that sends what cannot be applied.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId};
+use meridian_conflict::op::{BodyBuilder, Effect, Header};
+use meridian_proxy::cert;
+use meridian_proxy::link::endpoint::{AllowedRegions, Endpoint};
+use meridian_proxy::link::framing::{FrameReader, put_frame, write_frame};
+use meridian_proxy::link::limits::TransportLimits;
+use meridian_topology::frame::batch::BatchEncoder;
+use meridian_topology::frame::{Control, Hello, PROTOCOLS};
+
+use crate::harness::{Cluster, Options, PATIENCE, Shape, wait_for};
+
+/// The origin of the ops that region b is said to have written.
+const INCARNATION: u32 = 7;
+
+fn hello() -> Bytes {
+    let hello = Hello {
+        protocols: PROTOCOLS,
+        cluster: "test".into(),
+        region: "b".into(),
+        origin: Origin::new(RegionId::of("b"), INCARNATION),
+        boot: 1,
+        topology_digest: 0,
+        policy_digest: 0,
+        applied: Default::default(),
+        held: Default::default(),
+    };
+    let mut out = Vec::new();
+    Control::Hello(Box::new(hello)).encode(&mut out);
+    out.into()
+}
+
+fn assignment(key: &[u8]) -> Vec<u8> {
+    let mut body = BodyBuilder::default();
+    body.push(&Effect::Assign { value: b"here", baseline: Default::default() });
+    body.finish_key(0, key);
+    body.body().to_vec()
+}
+
+/// A frame with these bodies as ops 1, 2 and so on.
+fn batch(bodies: &[Vec<u8>]) -> Vec<u8> {
+    let mut encoder = BatchEncoder::default();
+    for (sequence, body) in (1..).zip(bodies) {
+        let dot = Dot::new(Origin::new(RegionId::of("b"), INCARNATION), sequence);
+        let hlc = Hlc::from_ms(1_700_000_000_000 + sequence);
+        encoder.push(&Header { dot, hlc, deps: Default::default() }, body);
+    }
+    let mut frame = vec![0];
+    encoder.finish(&mut frame);
+    frame
+}
+
+/// Behaves as region b towards region a until a has subscribed and has been sent `bodies`; stays
+/// while `meanwhile` runs.
+fn as_region_b(cluster: &Cluster, bodies: &[Vec<u8>], meanwhile: impl FnOnce()) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let file = |ending: &str| cluster.directory().join(ending);
+        let identity = cert::load_identity(&file("ca.pem"), &file("b.pem"), &file("b.key")).unwrap();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let endpoint =
+            Endpoint::bind(any, &identity, AllowedRegions::new(["a"]), TransportLimits::default()).unwrap();
+        let peer = endpoint.dial("a", cluster.link_address(0)).await.unwrap();
+        let (mut control, receive) = peer.connection.open_bi().await.unwrap();
+        write_frame(&mut control, hello(), 1 << 20).await.unwrap();
+        let mut frames = FrameReader::new(receive, 1 << 20);
+        let id = loop {
+            let frame = frames.next().await.unwrap().expect("a subscription");
+            if let Control::Subscribe { id, .. } = Control::decode(&frame).unwrap() {
+                break id;
+            }
+        };
+        let mut wire = BytesMut::new();
+        let mut head = BytesMut::new();
+        head.put_u8(1);
+        head.put_u64_le(id);
+        put_frame(&mut wire, &head, 100).unwrap();
+        put_frame(&mut wire, &batch(bodies), 1 << 20).unwrap();
+        let mut ops = peer.connection.open_uni().await.unwrap();
+        ops.write_all(&wire).await.unwrap();
+        tokio::task::block_in_place(meanwhile);
+    });
+}
+
+/// What is there of the ops, and how far region `i` is with them.
+fn has_all(cluster: &Cluster, i: usize, ops: i64) -> bool {
+    let mut client = cluster.client(i);
+    let key = ("b".to_owned(), i64::from(INCARNATION), ops);
+    client.vector().contains(&key)
+        && ["first", "middle", "last"].iter().all(|key| client.maybe(&["GET", key]).is_some())
+}
+
+#[test]
+fn q3_an_op_that_cannot_be_applied_is_parked_everywhere_and_over_restarts() {
+    // c hears of b's ops from a only.
+    let mut cluster = Cluster::prepare(Options::new(Shape::Star, 3));
+    for i in [0, 2] {
+        cluster.restart(i);
+    }
+    cluster.await_links();
+    let whole = assignment(b"cut short");
+    let bodies = [
+        assignment(b"first"),
+        whole[..whole.len() - 2].to_vec(),
+        assignment(b"middle"),
+        assignment(&[b'x'; 70_000]),
+        vec![0xff; 100],
+        assignment(b"last"),
+    ];
+    let ops = i64::try_from(bodies.len()).unwrap();
+    as_region_b(&cluster, &bodies, || {
+        for i in [0, 2] {
+            wait_for("the ops to flow", PATIENCE, || has_all(&cluster, i, ops).then_some(()));
+            assert_eq!(cluster.metric(i, "meridian_parked_ops_total", &[]), 3.0, "at {}", cluster.name(i));
+            assert!(cluster.said(i).contains("parked an op that cannot be applied"), "{}", cluster.said(i));
+        }
+        assert_eq!(cluster.metric(0, "meridian_link_up", &[("peer", "b")]), 1.0, "not a reason to part");
+    });
+    // One replays its log, one goes on from its store.
+    cluster.kill9(0);
+    cluster.stop(2);
+    for i in [0, 2] {
+        cluster.restart(i);
+        assert!(has_all(&cluster, i, ops), "{} after its restart", cluster.name(i));
+    }
+    // The real b hears of what it is said to have written, and parks the same.
+    cluster.restart(1);
+    cluster.await_links();
+    for i in cluster.all() {
+        cluster.client(i).ok(&["SET", cluster.name(i), "well"]);
+    }
+    cluster.await_converged(PATIENCE);
+    assert!(has_all(&cluster, 1, ops));
+    assert_eq!(cluster.metric(1, "meridian_parked_ops_total", &[]), 3.0);
+    for i in cluster.all() {
+        assert_eq!(cluster.client(i).int(&["DBSIZE"]), 3 + 3);
+        cluster.stop(i);
+    }
+}
