@@ -1,5 +1,5 @@
 //! The admin server: what a region tells operators and Prometheus over HTTP. Nothing here changes
-//! anything, but for the fault knobs where they are on.
+//! anything, but for `/reload` and, where they are on, the fault knobs.
 //!
 //! | path | answer |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | `/readyz` | 200 when the region can take writes, else 503 with the reasons |
 //! | `/metrics` | Prometheus' text format |
 //! | `/status` | [`status::Status`] as JSON |
+//! | `/reload` | POST: reads the configuration anew, as SIGHUP does |
 //! | `/faults` | with `[dev] faults`: shows (GET) and turns (POST) the fault knobs |
 
 mod faults;
@@ -66,6 +67,13 @@ impl View {
         if self.region.committer().has_failed() {
             reasons.push("store: commits fail".to_owned());
         }
+        if self.region.is_loading() {
+            let seeding = status::SeedingStatus::of(&self.region).unwrap_or_default();
+            reasons.push(format!(
+                "loading: {} from a neighbour, {} of {} ranges, {} of about {} keys",
+                seeding.stage, seeding.ranges, seeding.ranges_total, seeding.keys, seeding.keys_expected
+            ));
+        }
         reasons
     }
 }
@@ -116,6 +124,7 @@ fn router(view: View) -> Router {
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/conflicts", get(conflicts))
+        .route("/reload", axum::routing::post(reload))
         .route("/faults", get(faults::show).post(faults::turn))
         .fallback(not_found)
         .with_state(view)
@@ -139,6 +148,18 @@ async fn metrics(State(view): State<View>) -> Response {
 
 async fn status(State(view): State<View>) -> Response {
     Json(status::Status::of(&view)).into_response()
+}
+
+async fn reload(State(view): State<View>) -> Response {
+    let region = Arc::clone(&view.region);
+    match tokio::task::spawn_blocking(move || region.reload()).await {
+        Ok(Ok(changed)) => Json(json!({ "reloaded": true, "changed": changed })).into_response(),
+        Ok(Err(error)) => {
+            let body = json!({ "reloaded": false, "error": error.to_string() });
+            (StatusCode::CONFLICT, Json(body)).into_response()
+        }
+        Err(error) => failed(&error.to_string()),
+    }
 }
 
 async fn conflicts() -> Response {

@@ -56,6 +56,8 @@ pub struct Metrics {
     pub unacked_ops: IntGaugeVec,
     /// `unacked_bytes{peer}`.
     pub unacked_bytes: IntGaugeVec,
+    /// `reroutes_total{origin}`.
+    pub reroutes: IntCounterVec,
     /// `route{origin,peer}`.
     pub route: IntGaugeVec,
     /// `oplog_bytes`.
@@ -154,6 +156,11 @@ impl Metrics {
                 "unacked_bytes",
                 "Log bytes not sent to a neighbour yet.",
                 &["peer"],
+            )?,
+            reroutes: build.counters(
+                "reroutes_total",
+                "Times that an origin's ops took another way.",
+                &["origin"],
             )?,
             route: build.gauges("route", "Which neighbour feeds an origin's ops.", &["origin", "peer"])?,
             oplog_bytes: build.gauge("oplog_bytes", "Size of the op log on disk.")?,

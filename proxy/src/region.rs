@@ -4,6 +4,7 @@
 //! | module | room of |
 //! |---|---|
 //! | [`identity`] | who this data directory belongs to, and in which life |
+//! | [`membership`] | who belongs to the cluster, and changing that |
 //! | [`recover`] | from the files on disk to a running state |
 //! | [`foreign`] | whether an op from elsewhere can be applied |
 //! | [`committer`] | the thread that takes dirty objects to the store |
@@ -15,6 +16,7 @@ pub mod foreign;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod fuzz;
 pub mod identity;
+pub mod membership;
 pub mod recover;
 pub mod seeding;
 #[cfg(test)]
@@ -22,8 +24,9 @@ pub mod seeding;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use meridian_conflict::clock::{Dot, Origin, RegionId, VersionVector, covers};
@@ -31,7 +34,7 @@ use meridian_topology::time::{MonoMs, WallMs};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use crate::config::settings::{LogSync, Role, Settings};
+use crate::config::settings::{LogSync, Settings};
 use crate::keyspace::Keyspace;
 use crate::link::faults::Faults;
 use crate::metrics::Metrics;
@@ -39,6 +42,7 @@ use crate::oplog::{self, LogError, Lsn};
 use crate::sequencer::{AppliedMark, Sequencer};
 use crate::session::clients::Clients;
 use crate::store::StoreError;
+use membership::Membership;
 
 /// The region's log.
 pub type Log = oplog::Log<AppliedMark>;
@@ -68,6 +72,10 @@ pub struct Region {
     faults: Option<Faults>,
     /// Woken when more has been applied here, or is known to be durable elsewhere.
     pub(crate) progress: Notify,
+    /// Who belongs to the cluster, told to the links when it changes.
+    pub(crate) membership: watch::Sender<Arc<Membership>>,
+    follower: AtomicBool,
+    config_file: OnceLock<PathBuf>,
     /// What each other region is known to have applied durably.
     elsewhere: Mutex<BTreeMap<RegionId, VersionVector>>,
 }
@@ -207,14 +215,14 @@ impl Region {
 
     /// Whether clients may not write here.
     pub fn is_follower(&self) -> bool {
-        self.settings.role() == Role::Follower
+        self.follower.load(Ordering::Acquire)
     }
 
     /// How many other regions are known to have durably applied the op; all of them where there is none.
     pub fn regions_with(&self, dot: Option<&Dot>) -> usize {
         match dot {
             Some(dot) => self.elsewhere.lock().values().filter(|vector| covers(vector, dot)).count(),
-            None => self.settings.regions.len().saturating_sub(1),
+            None => self.membership().regions.len().saturating_sub(1),
         }
     }
 

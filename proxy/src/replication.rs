@@ -2,8 +2,9 @@
 //! the log gains is sent to those who subscribe.
 //!
 //! One task, the [`hub`], owns the state machine of `meridian-topology` and applies ops, in order.
-//! Each connection has its tasks ([`peer`]) for dialling, control messages and incoming streams;
-//! each subscription a neighbour has with us is a task that tails the log ([`outgoing`]).
+//! [`dials`] keeps the connections that routes need; each connection has its tasks ([`peer`]) for
+//! control messages and incoming streams; each subscription a neighbour has with us is a task that
+//! tails the log ([`outgoing`]).
 //!
 //! | stream | direction | frames |
 //! |---|---|---|
@@ -11,6 +12,7 @@
 //! | ops | unidirectional, from the one that is subscribed to | head: version `u8`, subscription `u64` LE; then packing `u8` and a batch |
 
 pub mod apply;
+mod dials;
 mod hub;
 mod outgoing;
 mod peer;
@@ -21,14 +23,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use meridian_conflict::clock::RegionId;
-use meridian_topology::replica::Routes;
+use meridian_topology::graph::RegionName;
 use tokio::task::JoinHandle;
 
 use crate::cert::Identity;
-use crate::config::settings::Settings;
+use crate::config::settings::{self, Settings};
 use crate::link::endpoint::{AllowedRegions, Endpoint, LinkError};
 use crate::link::limits::TransportLimits;
 use crate::region::Region;
+use crate::region::membership::Membership;
 use crate::service::LinkStates;
 
 /// The version at the head of an op stream.
@@ -57,18 +60,21 @@ impl Replication {
     /// [`LinkError`] when the endpoint cannot be opened.
     pub fn start(region: Arc<Region>, identity: &Identity, states: LinkStates) -> Result<Self, LinkError> {
         let settings = region.settings();
-        let graph = &settings.topology.graph;
-        let neighbours = graph.neighbours(&settings.region);
-        let allowed = AllowedRegions::new(neighbours.iter().map(|name| name.as_str()));
+        // Any member may feed any other when routes heal.
+        let membership = region.membership();
+        let allowed =
+            AllowedRegions::new(others(&settings.region, &membership).map(|peer| peer.name.as_str()));
         let limits = TransportLimits::default();
         let address = settings.listen.link;
         let endpoint = match region.faults() {
-            None => Endpoint::bind(address, identity, allowed, limits)?,
-            Some(faults) => Endpoint::bind_disturbed(address, identity, allowed, limits, faults.clone())?,
+            None => Endpoint::bind(address, identity, allowed.clone(), limits)?,
+            Some(faults) => {
+                Endpoint::bind_disturbed(address, identity, allowed.clone(), limits, faults.clone())?
+            }
         };
         let endpoint = Arc::new(endpoint);
         let address = endpoint.local_address().unwrap_or(settings.listen.link);
-        let hub = tokio::spawn(hub::run(Arc::clone(&region), Arc::clone(&endpoint), states));
+        let hub = tokio::spawn(hub::run(Arc::clone(&region), Arc::clone(&endpoint), allowed, states));
         Ok(Self { address, endpoint, hub })
     }
 
@@ -79,19 +85,12 @@ impl Replication {
     }
 }
 
-/// Whom the region takes ops from and whom it serves, by the configured topology.
-fn routes(settings: &Settings) -> Routes {
-    let graph = &settings.topology.graph;
-    let mut routes = Routes::default();
-    for (origin, feeder) in graph.routes(&settings.region) {
-        let regions = routes.feeders.entry(RegionId::of(feeder.as_str())).or_default();
-        regions.insert(RegionId::of(origin.as_str()));
-    }
-    routes.subscribers = graph.fed_by(&settings.region).iter().map(|r| RegionId::of(r.as_str())).collect();
-    routes
+/// The other regions.
+fn others<'a>(own: &'a RegionName, membership: &'a Membership) -> impl Iterator<Item = &'a settings::Region> {
+    membership.regions.values().filter(move |region| region.name != *own)
 }
 
 /// Names of regions by number.
-fn names(settings: &Settings) -> BTreeMap<RegionId, String> {
-    settings.regions.keys().map(|name| (RegionId::of(name.as_str()), name.to_string())).collect()
+fn names(membership: &Membership) -> BTreeMap<RegionId, String> {
+    membership.regions.keys().map(|name| (RegionId::of(name.as_str()), name.to_string())).collect()
 }

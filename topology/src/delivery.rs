@@ -179,6 +179,11 @@ impl<B: AsRef<[u8]>> Delivery<B> {
         self.pending.len()
     }
 
+    /// Whether op `sequence` of `origin` is held.
+    pub fn holds(&self, origin: Origin, sequence: u64) -> bool {
+        self.pending.contains_key(&(origin, sequence))
+    }
+
     /// Number of held ops by origin.
     pub fn pending_by_origin(&self) -> BTreeMap<Origin, u64> {
         let mut counts = BTreeMap::new();

@@ -166,6 +166,13 @@ pub struct Heartbeat {
     pub echo: Option<Echo>,
     /// Everything the sender has applied: how far there is to go.
     pub applied: VersionVector,
+    /// Digest of the topology in force at the sender.
+    pub topology_digest: u64,
+    /// Digest of the policies in force at the sender.
+    pub policy_digest: u64,
+    /// For each member in the order of names, through whom its ops come to the sender: a bit for each
+    /// member, in the same order.
+    pub via: Vec<u128>,
 }
 
 /// A heartbeat sent back.

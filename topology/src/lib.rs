@@ -9,6 +9,7 @@ pub mod frame;
 pub mod graph;
 pub mod plan;
 pub mod replica;
+pub mod route;
 pub mod seed;
 pub mod sequence;
 pub mod shape;

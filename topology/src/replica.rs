@@ -24,27 +24,32 @@
 //!   (R1); a peer that presents our identity, or one that runs twice, is refused (R3).
 
 mod effect;
+mod greeting;
 mod intake;
 mod link;
+mod routing;
 mod settings;
 mod status;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
+mod timing;
+mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId, VersionVector};
+use meridian_conflict::clock::{Hlc, Origin, RegionId, VersionVector};
 use meridian_conflict::op::Op;
 
 use crate::delivery::Delivery;
 use crate::feed::Feed;
-use crate::frame::{Control, GoodbyeReason, Heartbeat, Hello, PROTOCOLS, Refusal};
+use crate::frame::{Control, GoodbyeReason, Hello, PROTOCOLS, Refusal};
+use crate::graph::Graph;
+use crate::route::Router;
 use crate::time::{MonoMs, WallMs};
-use link::{Holder, Holders, Intake, Link, distance, merge};
+use link::{Holders, Intake, Link, distance, merge};
 
 pub use effect::Effect;
-pub use link::Routes;
 pub use settings::Settings;
 pub use status::{Amnesia, CloseReason, Hold, Notice, PeerStatus, Phase};
 
@@ -56,7 +61,13 @@ pub struct Replica<B> {
     origin: Origin,
     own_sequence: u64,
     hlc: Hlc,
-    routes: Routes,
+    topology_digest: u64,
+    router: Router,
+    /// By feeder, the regions subscribed to there.
+    subscriptions: BTreeMap<RegionId, BTreeSet<RegionId>>,
+    /// Whom to dial, as last told.
+    dials: BTreeSet<RegionId>,
+    reroutes: BTreeMap<RegionId, u64>,
     delivery: Delivery<B>,
     durable: VersionVector,
     oldest: VersionVector,
@@ -65,20 +76,27 @@ pub struct Replica<B> {
     next_subscription: u64,
     amnesiac: bool,
     forget_held_at: Option<MonoMs>,
+    /// Regions with an op too far ahead of our clock, and when it came: no way around that.
+    skewed: BTreeMap<RegionId, MonoMs>,
     effects: VecDeque<Effect<B>>,
 }
 
 impl<B: AsRef<[u8]>> Replica<B> {
-    /// A replica without connections, writing as `origin`, that has durably applied `applied`.
-    pub fn new(settings: Settings, routes: Routes, origin: Origin, applied: VersionVector) -> Self {
+    /// A replica without connections in the cluster `graph`, writing as `origin`, that has durably
+    /// applied `applied`. The first [`Replica::handle_timeout`] says whom to dial.
+    pub fn new(settings: Settings, graph: Graph, origin: Origin, applied: VersionVector) -> Self {
         let delivery = Delivery::new(applied.clone(), settings.pending_bytes_max);
         Self {
-            region: RegionId::of(&settings.region),
+            region: RegionId::of(settings.region.as_str()),
+            topology_digest: graph.digest(),
+            router: Router::new(graph, settings.region.clone(), settings.heal_after_ms, settings.redundant),
+            subscriptions: BTreeMap::new(),
+            dials: BTreeSet::new(),
+            reroutes: BTreeMap::new(),
             own_sequence: applied.get(&origin),
             hlc: Hlc::default(),
             settings,
             origin,
-            routes,
             delivery,
             durable: applied,
             oldest: VersionVector::new(),
@@ -87,6 +105,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
             next_subscription: 1,
             amnesiac: false,
             forget_held_at: None,
+            skewed: BTreeMap::new(),
             effects: VecDeque::new(),
         }
     }
@@ -111,8 +130,8 @@ impl<B: AsRef<[u8]>> Replica<B> {
     pub fn handle_connected(&mut self, now: MonoMs, peer: RegionId, session: u64) {
         let reason = if peer == self.region {
             Some(CloseReason::OwnIdentity)
-        } else if !self.routes.has(peer) {
-            Some(CloseReason::NotNeighbour)
+        } else if !self.router.is_peer(peer) {
+            Some(CloseReason::NotMember)
         } else if self.amnesiac {
             Some(CloseReason::Ending)
         } else {
@@ -127,10 +146,10 @@ impl<B: AsRef<[u8]>> Replica<B> {
         let hello = Hello {
             protocols: PROTOCOLS,
             cluster: self.settings.cluster.clone(),
-            region: self.settings.region.clone(),
+            region: self.settings.region.to_string(),
             origin: self.origin,
             boot: self.settings.boot,
-            topology_digest: self.settings.topology_digest,
+            topology_digest: self.topology_digest,
             policy_digest: self.settings.policy_digest,
             applied: self.delivery.admitted().clone(),
             held: self.delivery.held_of(peer),
@@ -139,9 +158,10 @@ impl<B: AsRef<[u8]>> Replica<B> {
     }
 
     /// The connection is gone. Ignored for one that was replaced.
-    pub fn handle_disconnected(&mut self, peer: RegionId, session: u64) {
+    pub fn handle_disconnected(&mut self, now: MonoMs, peer: RegionId, session: u64) {
         if self.is_current(peer, session) {
             self.drop_link(peer);
+            self.review(now);
         }
     }
 
@@ -168,7 +188,10 @@ impl<B: AsRef<[u8]>> Replica<B> {
                     self.subscribed(peer, id, regions, from);
                 }
             }
-            Control::Unsubscribe { id } => self.stop_feed(peer, Some(id)),
+            Control::Unsubscribe { id } => {
+                self.stop_feed(peer, Some(id));
+                self.find_unneeded(now);
+            }
             Control::SubscribeRefused { id, reason } => self.subscription_refused(now, peer, id, reason),
             Control::Ack { durable } => {
                 if self.believes(peer, &durable)
@@ -183,6 +206,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
                     && let Some(link) = self.links.get_mut(&peer)
                 {
                     link.heartbeat(now, wall, &heartbeat);
+                    self.review(now);
                 }
             }
             Control::Goodbye { .. } => self.close(peer, CloseReason::Goodbye),
@@ -227,7 +251,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         let due: Vec<RegionId> = self
             .links
             .iter_mut()
-            .filter(|(peer, link)| link.greeted.is_some() && self.routes.feeders.contains_key(*peer))
+            .filter(|(peer, link)| link.greeted.is_some() && self.subscriptions.contains_key(*peer))
             .filter(|(_, link)| distance(&self.durable, &link.ack_sent) > 0)
             .filter_map(|(peer, link)| {
                 let at = link.ack_sent_at.map_or(now, |sent| sent.after(self.settings.ack_every_ms));
@@ -254,22 +278,21 @@ impl<B: AsRef<[u8]>> Replica<B> {
         self.amnesiac = false;
     }
 
-    /// Other feeds are in force. Links without a feed close; subscriptions are taken up anew.
-    pub fn handle_routes(&mut self, now: MonoMs, routes: Routes, topology_digest: u64) {
-        self.settings.topology_digest = topology_digest;
-        self.routes = routes;
-        let peers: Vec<RegionId> = self.links.keys().copied().collect();
-        for peer in peers {
-            if !self.routes.has(peer) {
-                self.close(peer, CloseReason::NotNeighbour);
-                continue;
-            }
-            if !self.routes.subscribers.contains(&peer) {
-                self.stop_feed(peer, None);
-            }
-            self.unsubscribe(peer);
-            self.subscribe(now, peer, false);
+    /// Another topology is in force: regions joined or left, or the shape changed. Links to regions
+    /// that left close, and so do those that are not needed any more; subscriptions that change are
+    /// taken up anew from the vector.
+    ///
+    /// Ops of a region that left and that any member has still reach every member. A region that is
+    /// not a member of `graph` itself has no peers any more.
+    pub fn handle_topology(&mut self, now: MonoMs, graph: Graph) {
+        self.topology_digest = graph.digest();
+        self.router.set_graph(graph);
+        let gone: Vec<RegionId> =
+            self.links.keys().filter(|peer| !self.router.is_peer(**peer)).copied().collect();
+        for peer in gone {
+            self.close(peer, CloseReason::NotMember);
         }
+        self.review(now);
     }
 
     /// Says goodbye to every peer and closes its link.
@@ -281,196 +304,18 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
     }
 
-    /// Does what is due at `now`.
-    pub fn handle_timeout(&mut self, now: MonoMs, wall: WallMs) {
-        let peers: Vec<RegionId> = self.links.keys().copied().collect();
-        for peer in peers {
-            self.link_timeout(now, wall, peer);
-        }
-        if self.delivery.pending_ops() == 0 {
-            self.forget_held_at = None;
-        }
-        if self.forget_held_at.is_some_and(|at| at <= now) {
-            self.forget_held_at = None;
-            self.delivery.forget_held();
-            let peers: Vec<RegionId> = self.links.keys().copied().collect();
-            for peer in peers {
-                self.unsubscribe(peer);
-                self.subscribe(now, peer, false);
-            }
-        }
-        self.resume_if_drained(now);
-    }
-
-    /// When [`Replica::handle_timeout`] has to be called at the latest.
-    pub fn poll_timeout(&self) -> Option<MonoMs> {
-        let links = self.links.values().flat_map(|link| self.deadlines(link)).flatten();
-        links.chain(self.forget_held_at).min()
-    }
-
-    fn deadlines(&self, link: &Link) -> [Option<MonoMs>; 4] {
-        if link.greeted.is_none() {
-            return [Some(link.since.after(self.settings.hello_within_ms)), None, None, None];
-        }
-        let intake = match link.intake {
-            Intake::Held { retry_at, .. } => Some(retry_at),
-            Intake::Open { dropped: true, last_batch, .. } => {
-                Some(last_batch.after(self.settings.retry_ms / 10))
-            }
-            _ => None,
-        };
-        let silence = (!link.silent).then(|| link.last_heard.after(self.settings.heal_after_ms));
-        [Some(link.heartbeat_at), link.ack_at, intake, silence]
-    }
-
-    fn link_timeout(&mut self, now: MonoMs, wall: WallMs, peer: RegionId) {
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        if link.greeted.is_none() {
-            if now.since(link.since) >= self.settings.hello_within_ms {
-                self.close(peer, CloseReason::NoHello);
-            }
-            return;
-        }
-        if !link.silent && now.since(link.last_heard) >= self.settings.heal_after_ms {
-            link.silent = true;
-            self.effects.push_back(Effect::Notice(Notice::Silent { peer }));
-        }
-        let (intake, ack_at, heartbeat_at) = (link.intake, link.ack_at, link.heartbeat_at);
-        if ack_at.is_some_and(|at| at <= now) {
-            self.acknowledge(now, peer);
-        }
-        if heartbeat_at <= now {
-            self.beat(now, wall, peer);
-        }
-        match intake {
-            Intake::Held { hold, retry_at } if retry_at <= now => {
-                self.subscribe(now, peer, hold == Hold::PendingFull);
-            }
-            Intake::Open { dropped: true, last_batch, .. }
-                if now.since(last_batch) >= self.settings.retry_ms / 10 =>
-            {
-                self.hold(now, peer, Hold::PendingFull);
-            }
-            _ => {}
-        }
-    }
-
-    fn beat(&mut self, now: MonoMs, wall: WallMs, peer: RegionId) {
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        link.heartbeat_at = now.after(self.settings.heartbeat_ms);
-        let heartbeat = Heartbeat {
-            sent: now,
-            wall,
-            hlc: self.hlc,
-            echo: link.echo(now),
-            applied: self.delivery.admitted().clone(),
-        };
-        self.send(peer, Control::Heartbeat(heartbeat));
-    }
-
-    fn acknowledge(&mut self, now: MonoMs, peer: RegionId) {
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        let durable = link.take_ack(now, &self.durable);
-        if !durable.is_empty() {
-            self.send(peer, Control::Ack { durable });
-        }
-    }
-
-    fn hello(&mut self, now: MonoMs, peer: RegionId, hello: &Hello) {
-        if let Err(reason) = self.check_hello(peer, hello) {
-            self.close(peer, reason);
-            return;
-        }
-        if !self.believes(peer, &hello.applied) || !self.believes(peer, &hello.held) {
-            return;
-        }
-        match self.holders.entry(peer).or_default().present(hello.origin, hello.boot) {
-            Holder::Fine => {}
-            Holder::Restarted if self.delivery.pending_ops() > 0 => {
-                self.forget_held_at = Some(now.after(self.settings.forget_held_ms));
-            }
-            Holder::Restarted => {}
-            Holder::FirstIsBack => self.effects.push_back(Effect::Notice(Notice::SecondHolder { peer })),
-            Holder::Second => {
-                self.effects.push_back(Effect::Notice(Notice::SecondHolder { peer }));
-                self.close(peer, CloseReason::SecondHolder);
-                return;
-            }
-        }
-        self.holders.entry(peer).or_default().confirmed = true;
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        link.greet(hello, self.settings.topology_digest, self.settings.policy_digest);
-        let (topology, policies) = (
-            hello.topology_digest != self.settings.topology_digest,
-            hello.policy_digest != self.settings.policy_digest,
-        );
-        self.effects.push_back(Effect::Notice(Notice::Up { peer }));
-        if topology || policies {
-            self.effects.push_back(Effect::Notice(Notice::DigestsDiffer { peer, topology, policies }));
-        }
-        self.subscribe(now, peer, false);
-        if self.routes.feeders.contains_key(&peer) {
-            self.acknowledge(now, peer);
-        }
-    }
-
-    fn check_hello(&self, peer: RegionId, hello: &Hello) -> Result<(), CloseReason> {
-        if hello.cluster != self.settings.cluster {
-            return Err(CloseReason::WrongCluster);
-        }
-        if hello.origin == self.origin || hello.region == self.settings.region {
-            return Err(CloseReason::OwnIdentity);
-        }
-        if RegionId::of(&hello.region) != peer || hello.origin.region() != peer {
-            return Err(CloseReason::WrongRegion);
-        }
-        PROTOCOLS.common(hello.protocols).map(|_| ()).ok_or(CloseReason::NoCommonProtocol)
-    }
-
-    /// Whether what the peer knows of our own origin can be true. If not, we have forgotten ops
-    /// that others have: the present origin must not be used any more.
-    fn believes(&mut self, peer: RegionId, vector: &VersionVector) -> bool {
-        self.believes_own(peer, vector.get(&self.origin))
-    }
-
-    fn believes_own(&mut self, peer: RegionId, sequence: u64) -> bool {
-        if sequence <= self.own_sequence {
-            return true;
-        }
-        if !self.amnesiac {
-            self.amnesiac = true;
-            let known = Dot::new(self.origin, sequence);
-            let amnesia = Amnesia { peer, known, remembered: self.own_sequence };
-            self.effects.push_back(Effect::TakeNewIncarnation(amnesia));
-            self.end(GoodbyeReason::NewIncarnation);
-        }
-        false
-    }
-
-    fn subscribed(
-        &mut self,
-        peer: RegionId,
-        id: u64,
-        regions: std::collections::BTreeSet<RegionId>,
-        from: VersionVector,
-    ) {
+    fn subscribed(&mut self, peer: RegionId, id: u64, regions: BTreeSet<RegionId>, from: VersionVector) {
         self.stop_feed(peer, None);
         let Some(link) = self.links.get_mut(&peer) else { return };
         let Some(subscriber) = link.greeted.as_ref().map(|greeted| greeted.origin) else { return };
         merge(&mut link.peer_applied, &from);
         let feed = Feed::new(regions, subscriber, from);
-        let refusal = if !self.routes.subscribers.contains(&peer) {
-            Some(Refusal::NotNeighbour)
-        } else if !feed.is_within(&self.oldest) {
-            Some(Refusal::PastLog)
-        } else {
-            None
-        };
-        if let Some(reason) = refusal {
-            self.send(peer, Control::SubscribeRefused { id, reason });
+        if !feed.is_within(&self.oldest) {
+            self.send(peer, Control::SubscribeRefused { id, reason: Refusal::PastLog });
             return;
         }
         link.feed = Some(id);
+        link.unneeded_since = None;
         let session = link.session;
         self.effects.push_back(Effect::StartFeed { peer, session, subscription: id, feed });
     }
@@ -496,6 +341,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         link.last_heard = now;
         if std::mem::replace(&mut link.silent, false) {
             self.effects.push_back(Effect::Notice(Notice::Heard { peer }));
+            self.review(now);
         }
     }
 
@@ -516,55 +362,5 @@ impl<B: AsRef<[u8]>> Replica<B> {
 
     fn is_current(&self, peer: RegionId, session: u64) -> bool {
         self.links.get(&peer).is_some_and(|link| link.session == session)
-    }
-
-    /// Who writes here.
-    pub fn origin(&self) -> Origin {
-        self.origin
-    }
-
-    /// Dedupe, held ops and their counters.
-    pub fn delivery(&self) -> &Delivery<B> {
-        &self.delivery
-    }
-
-    /// Neighbours that have not said hello since this replica was made. Once it is empty, no
-    /// neighbour knows more of our origin than we do: a region that may have been restored from a
-    /// copy has to wait for that before it gives out its first sequence number (and has to remember
-    /// over restarts that it is still waiting).
-    pub fn unconfirmed(&self) -> impl Iterator<Item = RegionId> + '_ {
-        let confirmed = |peer: &RegionId| self.holders.get(peer).is_some_and(|h| h.confirmed);
-        self.routes.neighbours().into_iter().filter(move |peer| !confirmed(peer))
-    }
-
-    /// What `peer` has acknowledged as durable on its present link.
-    pub fn acknowledged(&self, peer: RegionId) -> Option<&VersionVector> {
-        self.links.get(&peer).map(|link| &link.acknowledged)
-    }
-
-    /// Every neighbour, connected or not.
-    pub fn status(&self) -> Vec<PeerStatus> {
-        self.routes.neighbours().into_iter().map(|peer| self.peer_status(peer)).collect()
-    }
-
-    fn peer_status(&self, peer: RegionId) -> PeerStatus {
-        let none = Link::new(MonoMs(0), 0);
-        let (phase, link) = match self.links.get(&peer) {
-            Some(link) => (link.phase(), link),
-            None => (Phase::Down, &none),
-        };
-        let admitted = self.delivery.admitted();
-        PeerStatus {
-            peer,
-            phase,
-            silent: link.silent,
-            round_trip_ms: link.round_trip_ms,
-            clock_offset_ms: link.clock_offset_ms,
-            acknowledged: link.acknowledged.clone(),
-            lag_ops: distance(&link.peer_applied, admitted),
-            behind_ops: distance(admitted, &link.peer_applied),
-            topology_differs: link.greeted.as_ref().is_some_and(|g| g.topology_differs),
-            policies_differ: link.greeted.as_ref().is_some_and(|g| g.policies_differ),
-        }
     }
 }

@@ -229,7 +229,7 @@ pub enum Record<'a> {
     },
     /// No row that follows, up to the next of these, includes more than this.
     Ahead {
-        /// A vector of the donor's, from after the rows were read.
+        /// What was durable at the donor after the rows were read.
         applied: VersionVector,
     },
     /// Every key before this has been sent. Those that were not do not exist at the donor.

@@ -45,7 +45,7 @@ mod world;
 
 use std::fmt;
 
-pub use options::{Options, Shape, Sync};
+pub use options::{Fault, Options, Shape, Sync};
 
 /// A rule left out, to see whether its absence is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,10 +133,24 @@ pub struct Report {
     pub incarnations: u64,
     /// New incarnations because a peer knew more.
     pub amnesia: u64,
+    /// Regions away for good, and links cut for long.
+    pub long_faults: u64,
+    /// How often a region's ops took another way.
+    pub reroutes: u64,
+    /// Scripted writes: milliseconds until all that are alive had the last of each, if they had.
+    pub reached_ms: Vec<Option<u64>>,
+    /// The same without regions at the end of narrow links.
+    pub others_ms: Vec<Option<u64>>,
+    /// Bytes sent by all at each mark.
+    pub marks: Vec<u64>,
+    /// Bytes sent by all.
+    pub sent_bytes: u64,
     /// When faults ended, virtual milliseconds.
     pub healed_ms: u64,
     /// When all was equal.
     pub converged_ms: u64,
+    /// When routes were as usual again.
+    pub settled_ms: u64,
 }
 
 /// A rule was broken.

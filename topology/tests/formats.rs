@@ -66,6 +66,9 @@ fn controls() -> Vec<(&'static str, Control)> {
         hlc: Hlc::from_ms(1_700_000_000_001),
         echo: Some(Echo { sent: MonoMs(900), held_ms: 3 }),
         applied: vector(),
+        topology_digest: 1,
+        policy_digest: 2,
+        via: vec![0, 0b11, 1 << 127],
     };
     let regions = [RegionId(1), RegionId(2)].into_iter().collect();
     vec![

@@ -1,7 +1,7 @@
 //! Schedules of the simulator that have to hold, and planted bugs that have to be found.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use meridian_topology::sim::{Mutant, Options, Report, Shape, run, run_with};
+use meridian_topology::sim::{Fault, Mutant, Options, Report, Shape, Sync, run, run_with};
 
 /// Runs `seeds`, each of which has to hold.
 fn hold(seeds: impl Iterator<Item = u64>) -> Vec<Report> {
@@ -48,6 +48,8 @@ fn every_kind_of_fault_happens() {
         ("holds", sum(|r| r.holds)),
         ("waits", sum(|r| r.causal_waits)),
         ("duplicates", sum(|r| r.duplicates)),
+        ("long faults", sum(|r| r.long_faults)),
+        ("reroutes", sum(|r| r.reroutes)),
     ];
     for (what, count) in seen {
         assert!(count > 0, "no {what}");
@@ -101,4 +103,207 @@ fn c2_memory_stays_bounded_behind_a_slow_link_and_all_arrives() {
 fn l3_ops_that_come_by_several_ways_are_applied_once() {
     let report = run_with(1, Options::calm(4, Shape::FullMesh), Mutant::None, None).unwrap();
     assert!(report.duplicates > report.ops);
+}
+
+/// `heal_after` of the simulator, in milliseconds.
+const HEAL_MS: u64 = 3_000;
+
+/// Only what `script` says happens, in each of a few seeds.
+fn scripted(regions: usize, shape: Shape, script: Vec<(u64, Fault)>) -> Vec<Report> {
+    let options = Options { commands: 60, script, ..Options::calm(regions, shape) };
+    let run = |seed| run_with(seed, options.clone(), Mutant::None, None);
+    (0..10).map(|seed| run(seed).unwrap_or_else(|failure| panic!("{failure}"))).collect()
+}
+
+fn down(node: usize, ms: Option<u64>) -> Fault {
+    Fault::Down { node, ms }
+}
+
+fn cut(from: usize, to: usize, ms: Option<u64>) -> Fault {
+    Fault::Cut { from, to, ms }
+}
+
+fn write(node: usize) -> Fault {
+    Fault::Write { node, ops: 1 }
+}
+
+/// The scripted writes of a report all came within `ms`.
+fn reach_within(reports: &[Report], ms: u64) {
+    for (seed, report) in reports.iter().enumerate() {
+        assert!(!report.reached_ms.is_empty(), "seed {seed}");
+        let slow = report.reached_ms.iter().any(|reached| reached.is_none_or(|reached| reached > ms));
+        assert!(!slow, "seed {seed}: {:?}", report.reached_ms);
+    }
+}
+
+/// The first scripted writes took the time to find the way, those after them go by it.
+fn settle_within(reports: &[Report], first: usize) {
+    reach_within(reports, HEAL_MS + 2_500);
+    for (seed, report) in reports.iter().enumerate() {
+        let later = &report.reached_ms[first..];
+        assert!(later.iter().flatten().all(|ms| *ms < 300), "seed {seed}: {:?}", report.reached_ms);
+    }
+}
+
+/// L1: a region of a ring of three dies for good with its ops on the way.
+#[test]
+fn l1_ops_of_a_dead_region_stop_circling_and_links_fall_silent() {
+    let marks = [(30_000, Fault::Mark), (40_000, Fault::Mark)];
+    let script = [(100, Fault::Write { node: 0, ops: 50 }), (104, down(0, None))].into_iter().chain(marks);
+    for report in scripted(3, Shape::Ring, script.collect()) {
+        let idle = report.marks[1] - report.marks[0];
+        // Two survivors, one link, ten seconds.
+        assert!(idle < 2 * 10 * 500, "{idle} bytes in ten idle seconds");
+        assert!(report.received < 20 * report.ops, "{report:?}");
+    }
+}
+
+/// L2: a dead region breaks a ring of four.
+#[test]
+fn l2_writes_go_around_a_dead_region_within_heal_after_and_it_catches_up_from_the_log() {
+    for node in 0..4 {
+        let after = [1, 2, 3].map(|distance| (node + distance) % 4);
+        let mut script = vec![(500, down(node, Some(20_000)))];
+        script.extend(after.map(|at| (501, write(at))));
+        script.extend(after.map(|at| (6_000, write(at))));
+        script.extend([(12_000, Fault::Mark), (18_000, Fault::Mark)]);
+        let reports = scripted(4, Shape::Ring, script.clone());
+        reach_within(&reports, HEAL_MS + 1_000);
+        for report in &reports {
+            assert!(report.reached_ms[3..].iter().flatten().all(|ms| *ms < 500), "{:?}", report.reached_ms);
+            assert!(report.marks[1] - report.marks[0] < 3 * 2 * 6 * 500, "{:?}", report.marks);
+            assert!(report.reroutes > 0 && report.settled_ms > 0);
+        }
+    }
+}
+
+#[test]
+fn l2_a_ring_heals_around_one_cut_link_between_two_that_live() {
+    for both in [false, true] {
+        for ms in [None, Some(20_000)] {
+            let mut script = vec![(300, cut(0, 1, ms))];
+            script.extend(both.then_some((300, cut(1, 0, ms))));
+            script.extend([0, 1, 2, 3].map(|node| (12_000, write(node))));
+            let later = |n: u64| [0, 1, 2, 3].map(|node| (17_000 + 300 * n, write(node)));
+            script.extend((0..10).flat_map(later));
+            settle_within(&scripted(4, Shape::Ring, script), 4);
+        }
+    }
+}
+
+#[test]
+fn a_star_without_its_hub_falls_to_the_standby_or_to_its_spokes() {
+    for shape in [Shape::StandbyStar, Shape::Star] {
+        for ms in [None, Some(20_000)] {
+            let mut script = vec![(300, down(0, ms))];
+            script.extend([1, 2, 3, 4].map(|node| (301, write(node))));
+            script.extend([1, 2, 3, 4].map(|node| (8_000, write(node))));
+            reach_within(&scripted(5, shape, script), HEAL_MS + 1_000);
+        }
+    }
+}
+
+#[test]
+fn in_a_star_a_spoke_cut_from_the_hub_goes_by_the_others() {
+    for shape in [Shape::StandbyStar, Shape::Star] {
+        let mut script = vec![(300, cut(0, 3, None)), (300, cut(3, 0, None))];
+        script.extend([0, 1, 2, 3, 4].map(|node| (12_000, write(node))));
+        script.extend((0..10).flat_map(|n| [0, 1, 2, 3, 4].map(|node| (20_000 + 3_000 * n, write(node)))));
+        settle_within(&scripted(5, shape, script), 5);
+    }
+}
+
+#[test]
+fn a_mesh_relays_what_a_cut_link_does_not_carry() {
+    for both in [false, true] {
+        let mut script = vec![(300, cut(0, 1, None))];
+        script.extend(both.then_some((300, cut(1, 0, None))));
+        script.extend([0, 1, 2, 3].map(|node| (301, write(node))));
+        let reports = scripted(4, Shape::Mesh, script);
+        // The other side hears of it with the next heartbeat, which comes once a second.
+        reach_within(&reports, HEAL_MS + 2_500);
+    }
+}
+
+#[test]
+fn custom_feeds_heal_around_the_dead() {
+    for shape in [Shape::NarrowCustom, Shape::Custom] {
+        let mut script = vec![(300, down(2, None))];
+        script.extend([0, 1, 3, 4].map(|node| (301, write(node))));
+        script.extend([0, 1, 3, 4].map(|node| (8_000, write(node))));
+        reach_within(&scripted(5, shape, script), HEAL_MS + 2_500);
+    }
+}
+
+/// C4: A reached only B and died for good; what B writes then depends on it.
+#[test]
+fn c4_what_a_dead_region_gave_to_one_survivor_reaches_all() {
+    for shape in [Shape::Ring, Shape::DoubleRing, Shape::Mesh, Shape::NarrowCustom] {
+        let mut script: Vec<_> = (2..4).map(|other| (0, cut(0, other, None))).collect();
+        script.extend([(100, Fault::Write { node: 0, ops: 5 }), (180, down(0, None)), (200, write(1))]);
+        reach_within(&scripted(4, shape, script), 2 * HEAL_MS);
+    }
+}
+
+/// C6: a link comes into use while a long queue waits on the old path.
+#[test]
+fn c6_a_new_path_beside_a_long_queue_breaks_no_order() {
+    let mut found = 0;
+    for seed in 0..20 {
+        let options = Options {
+            narrow: vec![(0, 1, 2_000)],
+            script: vec![
+                (100, Fault::Write { node: 0, ops: 300 }),
+                (1_500, cut(0, 1, Some(8_000))),
+                (1_600, Fault::Write { node: 1, ops: 50 }),
+            ],
+            ..Options::calm(4, Shape::Mesh)
+        };
+        let report =
+            run_with(seed, options, Mutant::None, None).unwrap_or_else(|failure| panic!("{failure}"));
+        found += report.reroutes;
+    }
+    assert!(found > 0);
+}
+
+/// Q1: one region has a hundredth of the others' bandwidth.
+#[test]
+fn q1_a_region_with_little_bandwidth_slows_nobody_else() {
+    let slow = vec![(0, 3, 600), (1, 3, 600), (2, 3, 600)];
+    for shape in [Shape::Mesh, Shape::FullMesh] {
+        for seed in 0..5 {
+            let script = (0..20).map(|n| (200 + n * 100, write(0))).collect();
+            let options = Options { narrow: slow.clone(), script, ..Options::calm(4, shape) };
+            let healthy = Options { narrow: Vec::new(), ..options.clone() };
+            let lag = |options| {
+                let report =
+                    run_with(seed, options, Mutant::None, None).unwrap_or_else(|failure| panic!("{failure}"));
+                (report.reached_ms, report.others_ms, report.most_pending_bytes)
+            };
+            let (all, others, pending) = lag(options);
+            let (_, alone, _) = lag(healthy);
+            assert!(all.iter().flatten().any(|ms| *ms > 1_000), "it is not slow: {all:?}");
+            let worst = |lags: &[Option<u64>]| lags.iter().flatten().max().copied();
+            assert!(worst(&others) <= worst(&alone).map(|ms| 2 * ms + 50), "{others:?} against {alone:?}");
+            assert!(pending <= 1 << 20);
+        }
+    }
+}
+
+#[test]
+fn every_sync_mode_survives_the_loss_of_any_region_for_good() {
+    for sync in [Sync::Always, Sync::EverySecond, Sync::Never] {
+        for shape in Shape::ALL {
+            for node in 0..4 {
+                let options = Options {
+                    sync,
+                    crashes: 2,
+                    script: vec![(400, down(node, None))],
+                    ..Options::calm(4, shape)
+                };
+                run_with(node as u64, options, Mutant::None, None)
+                    .unwrap_or_else(|failure| panic!("{failure}"));
+            }
+        }
+    }
 }

@@ -64,7 +64,7 @@ pub(super) async fn turn(State(view): State<View>, body: Bytes) -> Response {
         Err(error) => return refused(&error.to_string()),
     };
     let settings = view.region.settings();
-    let known = settings.regions.keys().any(|name| name.as_str() == knobs.peer);
+    let known = view.region.membership().regions.keys().any(|name| name.as_str() == knobs.peer);
     if !known || settings.region.as_str() == knobs.peer {
         return refused(&format!("peer: \"{}\" is no other region of this cluster", knobs.peer));
     }

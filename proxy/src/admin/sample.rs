@@ -22,7 +22,7 @@ pub(super) fn take(view: &View) {
         metrics.memory_bytes.with_label_values(&[part]).set(gauge(bytes));
     }
 
-    let names = Names::of(region.settings());
+    let names = Names::of(&region.membership());
     for dot in region.sequencer().applied().iter() {
         let origin = names.origin(*dot.actor);
         metrics.applied_sequence.with_label_values(&[&origin]).set(gauge(dot.counter));

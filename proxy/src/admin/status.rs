@@ -2,15 +2,19 @@
 //! a reader takes what it knows and defaults the rest, so versions may differ.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use meridian_conflict::clock::{Origin, RegionId};
+use meridian_topology::graph::RegionName;
 use serde::{Deserialize, Serialize};
 
 use super::View;
-use crate::config::settings::{LogSync, Role, Settings};
+use crate::config::settings::LogSync;
 use crate::keyspace::DATABASES;
 use crate::region::Region;
+use crate::region::membership::Membership;
+use crate::region::seeding::Stage;
 use crate::service::LinkState;
 
 /// A certificate that ends sooner than this is warned of.
@@ -58,6 +62,46 @@ pub struct Status {
     pub config_mismatches: Vec<Mismatch>,
     /// What somebody should look at.
     pub warnings: Vec<String>,
+    /// How far taking over another region's state has come, while it goes on.
+    pub seeding: Option<SeedingStatus>,
+}
+
+/// How far taking over another region's state has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SeedingStatus {
+    /// `merging` or `catching up`.
+    pub stage: String,
+    /// Keys merged.
+    pub keys: u64,
+    /// About how many there are.
+    pub keys_expected: u64,
+    /// Bytes received.
+    pub bytes: u64,
+    /// Ranges merged.
+    pub ranges: u64,
+    /// Of how many.
+    pub ranges_total: u64,
+}
+
+impl SeedingStatus {
+    /// `None` when nothing is taken over.
+    pub fn of(region: &Region) -> Option<Self> {
+        let figure = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let progress = region.seeding().progress();
+        let stage = match region.seeding().stage()? {
+            Stage::Merging { .. } => "merging",
+            Stage::CatchingUp { .. } => "catching up",
+        };
+        Some(Self {
+            stage: stage.to_owned(),
+            keys: figure(&progress.keys),
+            keys_expected: figure(&progress.keys_expected),
+            bytes: figure(&progress.bytes),
+            ranges: figure(&progress.ranges),
+            ranges_total: u64::from(meridian_topology::seed::RANGES),
+        })
+    }
 }
 
 /// How a region is joined to the others.
@@ -173,7 +217,8 @@ impl Status {
     pub fn of(view: &View) -> Self {
         let region = &*view.region;
         let settings = region.settings();
-        let names = Names::of(settings);
+        let membership = region.membership();
+        let names = Names::of(&membership);
         let links: Vec<LinkState> = view.links.lock().values().cloned().collect();
         let not_ready = view.not_ready();
         Self {
@@ -183,10 +228,10 @@ impl Status {
             incarnation: region.origin().incarnation(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: region.uptime().as_secs(),
-            role: if settings.role() == Role::Leader { "leader" } else { "follower" }.to_owned(),
+            role: if region.is_follower() { "follower" } else { "leader" }.to_owned(),
             ready: not_ready.is_empty(),
             not_ready,
-            topology: topology(settings),
+            topology: topology(&settings.region, &membership),
             applied: applied(region, &names),
             log: log(region),
             store: store(region),
@@ -200,6 +245,7 @@ impl Status {
                 took_ms: region.recovered().took_ms,
             },
             warnings: warnings(view),
+            seeding: SeedingStatus::of(region),
         }
     }
 }
@@ -208,9 +254,9 @@ impl Status {
 pub struct Names(BTreeMap<RegionId, String>);
 
 impl Names {
-    /// The names in `settings`.
-    pub fn of(settings: &Settings) -> Self {
-        let names = settings.regions.keys();
+    /// The names of the members.
+    pub fn of(membership: &Membership) -> Self {
+        let names = membership.regions.keys();
         Self(names.map(|name| (RegionId::of(name.as_str()), name.to_string())).collect())
     }
 
@@ -231,9 +277,9 @@ pub(super) fn seconds_until(end: SystemTime, now: SystemTime) -> f64 {
     since_epoch(end) - since_epoch(now)
 }
 
-fn topology(settings: &Settings) -> TopologyStatus {
-    let graph = &settings.topology.graph;
-    let routes = graph.routes(&settings.region).into_iter();
+fn topology(region: &RegionName, membership: &Membership) -> TopologyStatus {
+    let graph = &membership.topology.graph;
+    let routes = graph.routes(region).into_iter();
     TopologyStatus {
         shape: graph.shape().to_string(),
         digest: format!("{:016x}", graph.digest()),

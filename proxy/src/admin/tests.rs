@@ -93,9 +93,13 @@ async fn nothing_but_reading_is_served() {
             assert_eq!(line, "HTTP/1.1 405 Method Not Allowed", "{method} {path}");
         }
     }
-    let (line, body) = lab.ask("GET /faults").await;
+    let (line, body) = lab.ask("GET /nothing").await;
     assert_eq!(line, "HTTP/1.1 404 Not Found");
     assert_eq!(json(&body)["error"], "no such page");
+    // Started from no file: there is nothing to reload.
+    let (line, body) = lab.ask("POST /reload").await;
+    assert_eq!(line, "HTTP/1.1 409 Conflict");
+    assert_eq!(json(&body)["reloaded"], false);
     let (line, body) = lab.ask("GET /conflicts?key=a").await;
     assert_eq!(line, "HTTP/1.1 404 Not Found");
     assert!(json(&body)["error"].as_str().unwrap().contains("not available in this version"));

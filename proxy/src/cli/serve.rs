@@ -7,6 +7,17 @@ use crate::service::Service;
 
 use super::signals::Signals;
 
+/// Reads the configuration anew. What is wrong with it is told, and changes nothing.
+async fn reload(service: &Service) {
+    let region = std::sync::Arc::clone(service.region());
+    match tokio::task::spawn_blocking(move || region.reload()).await {
+        Ok(Ok(true)) => tracing::info!("reloaded"),
+        Ok(Ok(false)) => tracing::info!("reloaded: nothing has changed"),
+        Ok(Err(error)) => tracing::error!(%error, "the configuration was not reloaded; nothing changed"),
+        Err(error) => tracing::error!(%error, "reloading ended badly"),
+    }
+}
+
 /// Runs the region configured at `config` until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -26,7 +37,13 @@ pub async fn run(config: &Path) -> anyhow::Result<()> {
         // Recovery is not interrupted: a start that ends in order is as good as none.
         return signals.drain(async { starting.await?.stop().await }).await;
     };
-    let name = signals.next().await;
+    service.region().set_config_file(config);
+    let name = loop {
+        match signals.next_or_reload().await {
+            Some(name) => break name,
+            None => reload(&service).await,
+        }
+    };
     tracing::info!(signal = name, "ending in order");
     signals.drain(service.stop()).await
 }

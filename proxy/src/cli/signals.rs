@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first asks to end in order, the second not to wait for it.
+//! SIGTERM and SIGINT: the first asks to end in order, the second not to wait for it. SIGHUP reloads.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,6 +14,7 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -23,14 +24,27 @@ impl Signals {
     /// When the system refuses.
     pub fn new() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
     }
 
-    /// The next signal's name.
+    /// The next signal's name, of those that end the process.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// The next signal: `None` for one that asks to reload.
+    pub async fn next_or_reload(&mut self) -> Option<&'static str> {
+        tokio::select! {
+            _ = self.terminate.recv() => Some("SIGTERM"),
+            _ = self.interrupt.recv() => Some("SIGINT"),
+            _ = self.hangup.recv() => None,
         }
     }
 

@@ -76,7 +76,8 @@ pub async fn digest(region: &Region, now: WallMs, reply: &mut Reply<'_>) -> Outc
 
 /// The name of the region with this number, if the configuration knows it.
 fn region_name(region: &Region, id: RegionId) -> String {
-    let known = region.settings().regions.keys().find(|name| RegionId::of(name.as_str()) == id);
+    let membership = region.membership();
+    let known = membership.regions.keys().find(|name| RegionId::of(name.as_str()) == id);
     known.map_or_else(|| format!("{:08x}", id.0), ToString::to_string)
 }
 

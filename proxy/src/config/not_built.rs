@@ -17,7 +17,6 @@ const NOT_BUILT: &[fn(&ConfigFile) -> Vec<Use>] = &[
     },
     |file| set("store.url", file.store.get().map(|store| &store.url)),
     |file| set("store.position_db", file.store.get().map(|store| &store.position_db)),
-    |file| set("topology.standby_hubs", file.topology.get().map(|topology| &topology.standby_hubs)),
     |file| {
         let planned = |rule: &&ConflictFile| {
             rule.policy.get().is_some_and(|policy| ["lww", "multi-value", "hook"].contains(&policy.as_str()))

@@ -236,7 +236,6 @@ hook = "max"
             "store.kind: \"redis\" is not available in this version",
             "store.url: this key is not available in this version",
             "store.position_db: this key is not available in this version",
-            "topology.standby_hubs: this key is not available in this version",
             "conflicts[1].policy: \"lww\" is not available in this version",
             "conflicts[2].policy: \"multi-value\" is not available in this version",
             "conflicts[3].policy: \"hook\" is not available in this version",

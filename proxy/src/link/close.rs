@@ -78,6 +78,8 @@ reasons! {
     Silent = 17, "nothing was heard for too long";
     /// A defect or a failing disk on this side.
     Internal = 18, "internal error";
+    /// A link beyond those of the topology, made to heal a route that is healed.
+    Unneeded = 19, "the link is not needed any more";
 }
 
 impl PeerConnection {
@@ -215,7 +217,8 @@ mod tests {
             table.join(" "),
             "0=Dropped 1=ShuttingDown 2=Replaced 3=WrongCluster 4=WrongRegion 5=UnknownRegion 6=BadCertificate \
              7=CertificateEnding 8=VersionMismatch 9=ProtocolError 10=FrameTooLarge 11=IncarnationConflict \
-             12=PastLog 13=ClockSkew 14=TopologyMismatch 15=PolicyMismatch 16=Fenced 17=Silent 18=Internal"
+             12=PastLog 13=ClockSkew 14=TopologyMismatch 15=PolicyMismatch 16=Fenced 17=Silent 18=Internal \
+             19=Unneeded"
         );
     }
 }

@@ -3,8 +3,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -20,8 +20,9 @@ use super::Region;
 use super::committer::{self, Retention, Stored, Work};
 use super::foreign;
 use super::identity::Identity;
+use super::membership::Membership;
 use super::seeding::Seeding;
-use crate::config::settings::{LogSync, Settings};
+use crate::config::settings::{LogSync, Role, Settings};
 use crate::keyspace::Keyspace;
 use crate::link::faults::Faults;
 use crate::metrics::Metrics;
@@ -159,6 +160,9 @@ impl Region {
         let region = Arc::new(Self {
             origin: AtomicU64::new(identity.origin().0),
             faults: settings.dev.faults.then(Faults::default),
+            membership: watch::Sender::new(Arc::new(Membership::of(&settings))),
+            follower: AtomicBool::new(settings.role() == Role::Follower),
+            config_file: OnceLock::new(),
             settings,
             keyspace,
             sequencer,

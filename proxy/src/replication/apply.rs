@@ -32,6 +32,11 @@ impl Applier {
         Self { lags: BTreeMap::new(), names }
     }
 
+    /// Names regions by `names` from now on.
+    pub fn name(&mut self, names: BTreeMap<RegionId, String>) {
+        self.names = names;
+    }
+
     /// Applies an op that is deliverable: places it in the log and in the applied vector, and folds
     /// its effects in, under the locks of its keys. An op that does not decode, or that no store could hold, is placed but not
     /// applied: parked, so that it neither stops the stream nor is lost.

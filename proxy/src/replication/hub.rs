@@ -1,6 +1,9 @@
 //! The one task that owns the state machine of all links, and applies ops in its order.
 
-use std::collections::BTreeMap;
+mod house;
+mod reseed;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,26 +11,34 @@ use bytes::Bytes;
 use meridian_conflict::clock::{Origin, RegionId, VersionVector};
 use meridian_conflict::op::Op;
 use meridian_topology::frame::batch::BatchDecoder;
-use meridian_topology::frame::{Control, GoodbyeReason};
-use meridian_topology::replica::{self, CloseReason as ReplicaClose, Effect, Notice, Phase, Replica};
+use meridian_topology::frame::{Control, GoodbyeReason, Refusal};
+use meridian_topology::replica::{self, CloseReason as ReplicaClose, Effect, Notice, Replica};
+use meridian_topology::route::Reroute;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::apply::Applier;
-use super::peer::{self, Outbound, Wire};
-use super::{frame_limit, names, outgoing, routes};
+use super::dials::Dials;
+use super::peer::{Outbound, Wire};
+use super::seed::SeedError;
+use super::seed::receiver::TakenOver;
+use super::{names, outgoing};
 use crate::link::close::CloseReason;
-use crate::link::endpoint::Endpoint;
+use crate::link::endpoint::{AllowedRegions, Endpoint};
 use crate::oplog::{LogHealth, Lsn};
 use crate::region::Region;
-use crate::sequencer::AppliedMark;
+use crate::region::membership::Membership;
 use crate::service::LinkStates;
+use reseed::Reseed;
 
 /// Events that wait: batches of at most a frame each, so this bounds memory too.
 const EVENTS: usize = 64;
 
 /// How long a start waits for all neighbours to confirm the incarnation before it takes a new one.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
+
+/// Two connections between the same regions that were made within this time were dialled at once.
+const DIALLED_AT_ONCE: Duration = Duration::from_secs(2);
 
 /// How often status, metrics and truncation are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
@@ -52,11 +63,14 @@ pub(super) enum Event {
     Trouble { peer: RegionId, error: String },
     /// The log is durable further.
     Durable(Arc<VersionVector>),
+    /// Taking over a peer's state has ended.
+    Reseeded { donor: RegionId, outcome: Result<TakenOver<quinn::SendStream>, SeedError> },
 }
 
-struct Hub {
+pub(super) struct Hub {
     region: Arc<Region>,
     replica: Replica<Bytes>,
+    dials: Dials,
     applier: Applier,
     names: BTreeMap<RegionId, String>,
     wires: BTreeMap<RegionId, (u64, Wire)>,
@@ -70,15 +84,32 @@ struct Hub {
     waits: u64,
     /// The last hold told of each peer.
     holds: BTreeMap<RegionId, replica::Hold>,
-    pending_shown: std::collections::BTreeSet<Origin>,
+    pending_shown: BTreeSet<Origin>,
+    /// Who feeds whose ops, as the metric says.
+    routes_shown: BTreeSet<(RegionId, RegionId)>,
+    reroutes: BTreeMap<RegionId, u64>,
+    reseed: Reseed,
 }
 
 /// Runs the links of a region until it drains.
-pub(super) async fn run(region: Arc<Region>, endpoint: Arc<Endpoint>, states: LinkStates) {
+pub(super) async fn run(
+    region: Arc<Region>,
+    endpoint: Arc<Endpoint>,
+    allowed: AllowedRegions,
+    states: LinkStates,
+) {
     let (events, mut inbox) = mpsc::channel(EVENTS);
-    let mut hub = Hub::new(Arc::clone(&region), states);
-    let mut tasks = hub.start_peers(&endpoint, &events);
-    tasks.push(tokio::spawn(report_durable(Arc::clone(&region), events.clone())).abort_handle());
+    let mut membership = region.membership.subscribe();
+    let dials = Dials::start(Arc::clone(&region), endpoint, allowed, events.clone());
+    let mut hub = Hub::new(Arc::clone(&region), states, dials, events.clone());
+    let reporting = tokio::spawn(report_durable(Arc::clone(&region), events.clone()));
+    // Whoever is to dial us may have backed off while we were away.
+    let (graph, own) = (&region.settings().topology.graph, &region.settings().region);
+    graph.neighbours(own).iter().filter(|name| *name < own).for_each(|name| {
+        hub.dials.announce(RegionId::of(name.as_str()));
+    });
+    hub.replica.handle_timeout(region.mono(), region.wall());
+    hub.carry_out().await;
     let drained = region.drain.notified();
     tokio::pin!(drained);
     drained.as_mut().enable();
@@ -91,7 +122,15 @@ pub(super) async fn run(region: Arc<Region>, endpoint: Arc<Endpoint>, states: Li
             () = &mut drained => break,
             Some(event) = inbox.recv() => hub.handle(event).await,
             () = timer => hub.replica.handle_timeout(region.mono(), region.wall()),
-            _ = housekeeping.tick() => hub.keep_house(),
+            _ = housekeeping.tick() => {
+                hub.keep_house();
+                hub.consider_reseeding();
+            }
+            // The sender lives as long as the region.
+            Ok(()) = membership.changed() => {
+                let changed = Arc::clone(&membership.borrow_and_update());
+                hub.change_membership(&changed);
+            }
         }
         hub.carry_out().await;
         hub.confirm();
@@ -102,7 +141,9 @@ pub(super) async fn run(region: Arc<Region>, endpoint: Arc<Endpoint>, states: Li
     hub.carry_out().await;
     // The goodbyes leave with the connections' close.
     tokio::time::sleep(Duration::from_millis(100)).await;
-    tasks.iter().for_each(AbortHandle::abort);
+    reporting.abort();
+    hub.reseed.end();
+    hub.dials.end();
     hub.keep_house();
 }
 
@@ -118,26 +159,24 @@ async fn report_durable(region: Arc<Region>, events: mpsc::Sender<Event>) {
 }
 
 impl Hub {
-    fn new(region: Arc<Region>, states: LinkStates) -> Self {
+    fn new(region: Arc<Region>, states: LinkStates, dials: Dials, events: mpsc::Sender<Event>) -> Self {
         let settings = region.settings();
-        let names = names(settings);
+        let membership = region.membership();
+        let names = names(&membership);
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let boot = region.boot();
         let parameters = replica::Settings {
-            topology_digest: settings.topology.graph.digest(),
             max_skew_ms: millis(settings.clock.max_skew),
             heal_after_ms: millis(settings.topology.heal_after),
             pending_bytes_max: usize::try_from(settings.limits.pending_max).unwrap_or(usize::MAX),
-            ..replica::Settings::new(&settings.cluster, settings.region.as_str(), boot)
+            ..replica::Settings::new(&settings.cluster, &settings.region, boot)
         };
-        let (lsn, mark) = region.log().durable();
-        let _ = lsn;
-        let replica = Replica::new(parameters, routes(settings), region.origin(), mark.0.as_ref().clone());
+        let (_, mark) = region.log().durable();
+        let graph = membership.topology.graph.clone();
+        let replica = Replica::new(parameters, graph, region.origin(), mark.0.as_ref().clone());
         let applier = Applier::new(names.clone());
-        for (origin, feeder) in settings.topology.graph.routes(&settings.region) {
-            region.metrics().route.with_label_values(&[origin.as_str(), feeder.as_str()]).set(1);
-        }
         Self {
+            dials,
             replica,
             applier,
             names,
@@ -151,74 +190,23 @@ impl Hub {
             waits: 0,
             holds: BTreeMap::new(),
             pending_shown: Default::default(),
+            routes_shown: Default::default(),
+            reroutes: BTreeMap::new(),
+            reseed: Reseed::new(events),
             region,
         }
     }
 
+    /// Regions joined or left, or the shape changed. Names of those that left are kept for their ops.
+    fn change_membership(&mut self, membership: &Membership) {
+        self.names.extend(names(membership));
+        self.applier.name(self.names.clone());
+        self.dials.set_members(membership);
+        self.replica.handle_topology(self.region.mono(), membership.topology.graph.clone());
+    }
+
     fn name(&self, peer: RegionId) -> String {
         self.names.get(&peer).cloned().unwrap_or_else(|| format!("{:08x}", peer.0))
-    }
-
-    /// Dials the neighbours with greater names, accepts those with smaller ones: one connection per
-    /// pair. At the start the others are dialled once, too.
-    fn start_peers(&self, endpoint: &Arc<Endpoint>, events: &mpsc::Sender<Event>) -> Vec<AbortHandle> {
-        let settings = self.region.settings();
-        let mut tasks = Vec::new();
-        let contexts: BTreeMap<String, peer::Context> = settings
-            .topology
-            .graph
-            .neighbours(&settings.region)
-            .iter()
-            .map(|name| (name.to_string(), self.context(name.as_str(), events.clone())))
-            .collect();
-        for (name, context) in &contexts {
-            let Some(configured) = settings.regions.values().find(|r| r.name.as_str() == name) else {
-                continue;
-            };
-            let peer = RegionId::of(name);
-            let (endpoint, name, context) = (Arc::clone(endpoint), name.clone(), context.clone());
-            let address = configured.address.clone();
-            let task = if name.as_str() > settings.region.as_str() {
-                let seed = self.region.boot() ^ u64::from(peer.0);
-                tokio::spawn(peer::dial(endpoint, name, address, peer, context, seed))
-            } else {
-                tokio::spawn(peer::announce(endpoint, name, address, peer, context))
-            };
-            tasks.push(task.abort_handle());
-        }
-        let metrics = Arc::clone(self.region.metrics());
-        let endpoint = Arc::clone(endpoint);
-        tasks.push(
-            tokio::spawn(async move {
-                while let Some(accepted) = endpoint.accept().await {
-                    match accepted {
-                        Ok(connection) => {
-                            let Some(context) = contexts.get(&connection.region).cloned() else { continue };
-                            let peer = RegionId::of(&connection.region);
-                            tokio::spawn(peer::run(connection, peer, context, false));
-                        }
-                        Err(refused) => {
-                            let reason = format!("{:?}", refused.refusal.close_reason());
-                            metrics.link_refusals.with_label_values(&[&reason]).inc();
-                        }
-                    }
-                }
-            })
-            .abort_handle(),
-        );
-        tasks
-    }
-
-    fn context(&self, name: &str, events: mpsc::Sender<Event>) -> peer::Context {
-        let bytes = &self.region.metrics().link_bytes;
-        peer::Context {
-            standing: Arc::default(),
-            events,
-            frame_limit: frame_limit(self.region.settings()),
-            received: bytes.with_label_values(&[name, "received", "ops"]),
-            received_control: bytes.with_label_values(&[name, "received", "control"]),
-            sent_control: bytes.with_label_values(&[name, "sent", "control"]),
-        }
     }
 
     /// Sees to it that the incarnation is safe to write under; see [`Region::confirmed`].
@@ -253,6 +241,10 @@ impl Hub {
         let (sequence, hlc) = self.region.sequencer().progress();
         self.replica.handle_local(sequence, hlc);
         match event {
+            Event::Connected { peer, wire, .. } if self.is_surplus(peer, &wire) => {
+                let reason = CloseReason::Replaced;
+                wire.connection.close(quinn::VarInt::from_u32(reason.code()), reason.text().as_bytes());
+            }
             Event::Connected { peer, wire, session } => {
                 self.last_session += 1;
                 let number = self.last_session;
@@ -264,7 +256,7 @@ impl Hub {
                 }
             }
             Event::Disconnected { peer, session } => {
-                self.replica.handle_disconnected(peer, session);
+                self.replica.handle_disconnected(now, peer, session);
                 if self.wires.get(&peer).is_some_and(|(current, _)| *current == session) {
                     self.wires.remove(&peer);
                     self.stop_feeds(peer);
@@ -273,13 +265,30 @@ impl Hub {
             Event::Control { peer, session, control } => {
                 self.replica.handle_control(now, wall, peer, session, control);
             }
+            // It comes again: subscriptions are taken up anew afterwards.
+            Event::Batch { .. } if self.reseed.is_running() => {}
             Event::Batch { peer, session, subscription, batch } => {
                 self.wait_for_log().await;
                 self.batch(peer, session, subscription, &batch).await;
             }
             Event::Trouble { peer, error } => self.trouble(peer, error),
-            Event::Durable(vector) => self.replica.handle_durable(now, &vector),
+            Event::Durable(vector) => {
+                self.replica.handle_durable(now, &vector);
+                self.end_loading().await;
+            }
+            Event::Reseeded { donor, outcome } => self.reseeded(donor, outcome),
         }
+    }
+
+    /// Whether a connection came to be at the same time as the one that stands, by each side dialling
+    /// the other. Both sides keep the one that the region with the smaller name dialled.
+    fn is_surplus(&self, peer: RegionId, wire: &Wire) -> bool {
+        let Some((_, standing)) = self.wires.get(&peer) else { return false };
+        let we_are_smaller = self.region.settings().region.as_str() < self.name(peer).as_str();
+        standing.since.elapsed() < DIALLED_AT_ONCE
+            && standing.connection.close_reason().is_none()
+            && standing.dialled == we_are_smaller
+            && wire.dialled != we_are_smaller
     }
 
     fn trouble(&mut self, peer: RegionId, error: String) {
@@ -389,6 +398,8 @@ impl Hub {
                 self.trouble(peer, reason.to_string());
                 self.close(peer, session, close_reason(reason), &reason.to_string()).await;
             }
+            Effect::Dial { peer } => self.dials.dial(peer),
+            Effect::Undial { peer } => self.dials.undial(peer),
             Effect::TakeNewIncarnation(amnesia) => {
                 let because = format!(
                     "{} knows op {} of this region's, which remembers {} only",
@@ -461,6 +472,9 @@ impl Hub {
             Notice::Down { peer } => tracing::warn!(peer = self.name(*peer), "link down"),
             Notice::Held { peer, hold } => {
                 let name = self.name(*peer);
+                if *hold == replica::Hold::Refused(Refusal::PastLog) {
+                    self.reseed.refused(*peer);
+                }
                 if let replica::Hold::Skew { .. } = hold {
                     self.region.metrics().clock_rejected.with_label_values(&[&name]).inc();
                 }
@@ -472,6 +486,11 @@ impl Hub {
             Notice::Resumed { peer } => tracing::debug!(peer = self.name(*peer), "link tried again"),
             Notice::Silent { peer } => tracing::warn!(peer = self.name(*peer), "a neighbour is silent"),
             Notice::Heard { peer } => tracing::info!(peer = self.name(*peer), "a neighbour is heard again"),
+            Notice::Rerouted(Reroute { region, from, to, why }) => {
+                let name = |region: &Option<RegionId>| region.map_or("nobody".to_owned(), |id| self.name(id));
+                let (from, to) = (name(from), name(to));
+                tracing::info!(origin = self.name(*region), from, to, ?why, "ops take another way");
+            }
             Notice::DigestsDiffer { peer, topology, policies } => {
                 tracing::error!(peer = self.name(*peer), topology, policies, "configurations differ");
             }
@@ -481,147 +500,13 @@ impl Hub {
         }
         self.keep_house();
     }
-
-    /// Status, metrics, and what the log may forget.
-    fn keep_house(&mut self) {
-        let metrics = Arc::clone(self.region.metrics());
-        let wall = self.region.wall().0;
-        let mut have_all: Option<VersionVector> = None;
-        for status in self.replica.status() {
-            let name = self.name(status.peer);
-            let label = [name.as_str()];
-            let up = matches!(status.phase, Phase::Up | Phase::Held(_));
-            metrics.link_up.with_label_values(&label).set(i64::from(up));
-            if let Some(ms) = status.round_trip_ms {
-                metrics.link_rtt.with_label_values(&label).set(ms as f64 / 1e3);
-            }
-            if let Some(ms) = status.clock_offset_ms {
-                metrics.peer_clock_skew.with_label_values(&label).set(ms as f64 / 1e3);
-            }
-            metrics
-                .unacked_ops
-                .with_label_values(&label)
-                .set(i64::try_from(status.behind_ops).unwrap_or(i64::MAX));
-            for (what, differs) in
-                [("topology", status.topology_differs), ("policies", status.policies_differ)]
-            {
-                metrics.config_mismatch.with_label_values(&[&name, what]).set(i64::from(differs));
-            }
-            self.show(&name, &status, up, wall);
-            if self.is_subscriber(status.peer) {
-                have_all = Some(match have_all {
-                    Some(mut known) => {
-                        known.glb(&status.acknowledged);
-                        known
-                    }
-                    None => status.acknowledged.clone(),
-                });
-            }
-        }
-        let delivery = self.replica.delivery();
-        metrics.pending_bytes.set(i64::try_from(delivery.pending_bytes()).unwrap_or(i64::MAX));
-        self.show_pending(&metrics);
-        let delivery = self.replica.delivery();
-        let waits = delivery.causal_waits();
-        metrics.causal_waits.inc_by(waits.saturating_sub(self.waits));
-        self.waits = waits;
-        for (peer, count) in delivery.duplicates() {
-            let known = self.duplicates.entry(*peer).or_default();
-            let name = self.names.get(peer).cloned().unwrap_or_default();
-            metrics.duplicate_ops.with_label_values(&[&name]).inc_by(count.saturating_sub(*known));
-            *known = *count;
-        }
-        self.tell_truncation(have_all);
-    }
-
-    /// Held ops by origin; a gauge that was set once is set to zero when nothing is held any more.
-    fn show_pending(&mut self, metrics: &crate::metrics::Metrics) {
-        let held = self.replica.delivery().pending_by_origin();
-        self.pending_shown.extend(held.keys().copied());
-        for origin in &self.pending_shown {
-            let name = self.names.get(&origin.region()).cloned().unwrap_or_default();
-            let label = format!("{name}.{:08x}", origin.incarnation());
-            let count = held.get(origin).copied().unwrap_or(0);
-            metrics.pending_ops.with_label_values(&[&label]).set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
-    }
-
-    fn is_subscriber(&self, peer: RegionId) -> bool {
-        let settings = self.region.settings();
-        settings.topology.graph.fed_by(&settings.region).iter().any(|r| RegionId::of(r.as_str()) == peer)
-    }
-
-    fn show(&mut self, name: &str, status: &replica::PeerStatus, up: bool, wall: u64) {
-        let bytes = &self.region.metrics().link_bytes;
-        let total = |direction| {
-            bytes.with_label_values(&[name, direction, "ops"]).get()
-                + bytes.with_label_values(&[name, direction, "control"]).get()
-        };
-        let text = match status.phase {
-            Phase::Down => "down".to_owned(),
-            Phase::Greeting => "greeting".to_owned(),
-            Phase::Up if status.silent => "silent".to_owned(),
-            Phase::Up => "up".to_owned(),
-            Phase::Held(hold) => format!("held: {hold:?}"),
-        };
-        let mut states = self.states.lock();
-        let state = states.entry(name.to_owned()).or_default();
-        state.peer = name.to_owned();
-        if state.state != text {
-            state.state = text;
-            state.since_ms = wall;
-        }
-        state.connected = up;
-        state.rtt_ms = status.round_trip_ms.map(|ms| ms as f64);
-        state.unacked_ops = status.behind_ops;
-        state.sent_bytes = total("sent");
-        state.received_bytes = total("received");
-        state.last_error = self.troubles.get(&status.peer).cloned();
-        state.protocol = up.then_some(1);
-        state.mismatches = [("topology", status.topology_differs), ("policies", status.policies_differ)]
-            .into_iter()
-            .filter(|(_, differs)| *differs)
-            .map(|(what, _)| what.to_owned())
-            .collect();
-    }
-
-    /// Tells the committer what every subscriber has, and the state machine what the log has lost.
-    fn tell_truncation(&mut self, have_all: Option<VersionVector>) {
-        let segments = self.region.log().segments();
-        let subscribers = {
-            let settings = self.region.settings();
-            settings.topology.graph.fed_by(&settings.region).len()
-        };
-        let below = match have_all {
-            None if subscribers == 0 => self.region.log().written_lsn(),
-            None => Lsn(0),
-            Some(vector) => segments
-                .iter()
-                .rev()
-                .find(|segment| {
-                    AppliedMark::decode(&segment.mark)
-                        .is_some_and(|mark| meridian_conflict::clock::covers_all(&vector, &mark.0))
-                })
-                .map_or(Lsn(0), |segment| segment.previous_end),
-        };
-        self.region.committer().set_peers_have(below);
-        let Some(oldest) = segments.first() else { return };
-        let known = Some((oldest.start, self.region.sequencer().floor()));
-        if self.truncated != known
-            && let Some(mark) = AppliedMark::decode(&oldest.mark)
-        {
-            let mut lost = mark.0.as_ref().clone();
-            crdts::CvRDT::merge(&mut lost, self.region.sequencer().floor());
-            self.replica.handle_truncated(lost);
-            self.truncated = known;
-        }
-    }
 }
 
 fn close_reason(reason: ReplicaClose) -> CloseReason {
     match reason {
         ReplicaClose::Replaced => CloseReason::Replaced,
-        ReplicaClose::NotNeighbour => CloseReason::UnknownRegion,
+        ReplicaClose::NotMember => CloseReason::UnknownRegion,
+        ReplicaClose::Unneeded => CloseReason::Unneeded,
         ReplicaClose::WrongCluster => CloseReason::WrongCluster,
         ReplicaClose::WrongRegion => CloseReason::WrongRegion,
         ReplicaClose::NoCommonProtocol => CloseReason::VersionMismatch,

@@ -267,6 +267,12 @@ impl Cluster {
         http::get(self.regions[i].addresses.admin, path).unwrap_or_else(|e| panic!("{}: {e}", NAMES[i]))
     }
 
+    /// Posts to a region's admin server.
+    pub fn post(&self, i: usize, path: &str, body: &str) -> (u16, String) {
+        http::post(self.regions[i].addresses.admin, path, body)
+            .unwrap_or_else(|e| panic!("{}: {e}", NAMES[i]))
+    }
+
     /// A region's status.
     pub fn status(&self, i: usize) -> serde_json::Value {
         serde_json::from_str(&self.get(i, "/status").1).unwrap()

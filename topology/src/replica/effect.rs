@@ -51,6 +51,17 @@ pub enum Effect<B> {
         /// Why.
         reason: CloseReason,
     },
+    /// Keep a connection to this member from now on: dial it, and again whenever it is gone, until
+    /// [`Effect::Undial`]. Both sides may dial at once: only one connection is to be told of.
+    Dial {
+        /// Whom.
+        peer: RegionId,
+    },
+    /// Dial it no more. A connection that stands is left alone.
+    Undial {
+        /// Whom.
+        peer: RegionId,
+    },
     /// Take no more local ops under the present origin: this region has lost ops it gave out. Pick
     /// an incarnation never used before, store it, then call [`super::Replica::handle_reincarnated`].
     TakeNewIncarnation(Amnesia),

@@ -1,6 +1,6 @@
 //! Taking ops in: subscriptions, what holds them up, and what takes them up again.
 
-use meridian_conflict::clock::{RegionId, covers};
+use meridian_conflict::clock::{RegionId, VersionVector, covers};
 use meridian_conflict::op::{Header, Op};
 
 use super::link::Intake;
@@ -14,8 +14,30 @@ impl<B: AsRef<[u8]>> Replica<B> {
         let Some(link) = self.links.get_mut(&peer) else { return };
         if matches!(link.intake, Intake::Open { id: open, .. } if open == id) {
             link.intake = Intake::None;
+            link.refused_at = Some(now);
             self.hold(now, peer, Hold::Refused(reason));
+            self.review(now);
         }
+    }
+
+    /// This region has applied `applied` by another way than [`Effect::Deliver`]: it took over another
+    /// region's state. Every subscription is taken up anew from there; so is what the caller left
+    /// unheard meanwhile.
+    pub fn handle_taken_over(&mut self, now: MonoMs, applied: &VersionVector) {
+        self.delivery.forget_held();
+        for dot in applied.iter() {
+            // Nothing is held, so nothing is delivered.
+            self.delivery.advance(*dot.actor, dot.counter, &mut |_| {});
+        }
+        let peers: Vec<RegionId> = self.links.keys().copied().collect();
+        for peer in peers {
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.refused_at = None;
+            }
+            self.unsubscribe(peer);
+            self.subscribe(now, peer, false);
+        }
+        self.review(now);
     }
 
     pub(super) fn receive(&mut self, now: MonoMs, wall: WallMs, peer: RegionId, op: Op<B>) {
@@ -30,6 +52,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         let ahead_ms = op.header.hlc.ms().saturating_sub(wall.0);
         let covered = covers(self.delivery.admitted(), &op.header.dot);
         if ahead_ms > self.settings.max_skew_ms && !covered {
+            self.skewed.insert(op.header.dot.actor.region(), now);
             self.hold(now, peer, Hold::Skew { ahead_ms });
             return;
         }
@@ -49,7 +72,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         if origin == self.origin {
             return Err("an op of our own origin");
         }
-        let wanted = self.routes.feeders.get(&peer).is_some_and(|r| r.contains(&origin.region()));
+        let wanted = self.subscriptions.get(&peer).is_some_and(|r| r.contains(&origin.region()));
         if !wanted && origin.region() != self.region {
             return Err("an op that was not subscribed to");
         }
@@ -105,7 +128,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
     }
 
     pub(super) fn subscribe(&mut self, now: MonoMs, peer: RegionId, skimming: bool) {
-        let Some(regions) = self.routes.feeders.get(&peer).cloned() else { return };
+        let Some(regions) = self.subscriptions.get(&peer).cloned() else { return };
         let Some(link) = self.links.get_mut(&peer).filter(|link| link.greeted.is_some()) else { return };
         let id = self.next_subscription;
         self.next_subscription += 1;

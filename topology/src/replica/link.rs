@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use meridian_conflict::clock::{Origin, RegionId, VersionVector, raise};
+use meridian_conflict::clock::{Origin, VersionVector, raise};
 
 use super::status::{Hold, Phase};
 use crate::frame::{Echo, Heartbeat, Hello};
@@ -37,8 +37,8 @@ pub(super) enum Intake {
 #[derive(Clone, Debug)]
 pub(super) struct Greeted {
     pub(super) origin: Origin,
-    pub(super) topology_differs: bool,
-    pub(super) policies_differ: bool,
+    pub(super) topology_digest: u64,
+    pub(super) policy_digest: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -58,8 +58,13 @@ pub(super) struct Link {
     pub(super) ack_sent_at: Option<MonoMs>,
     pub(super) ack_at: Option<MonoMs>,
     pub(super) peer_applied: VersionVector,
+    pub(super) via: Vec<u128>,
     pub(super) round_trip_ms: Option<u64>,
     pub(super) clock_offset_ms: Option<i64>,
+    /// When the peer refused a subscription last.
+    pub(super) refused_at: Option<MonoMs>,
+    /// Since when nobody needs this link.
+    pub(super) unneeded_since: Option<MonoMs>,
     heartbeat: Option<(MonoMs, MonoMs)>,
 }
 
@@ -80,17 +85,20 @@ impl Link {
             ack_sent_at: None,
             ack_at: None,
             peer_applied: VersionVector::new(),
+            via: Vec::new(),
             round_trip_ms: None,
             clock_offset_ms: None,
+            refused_at: None,
+            unneeded_since: None,
             heartbeat: None,
         }
     }
 
-    pub(super) fn greet(&mut self, hello: &Hello, topology_digest: u64, policy_digest: u64) {
+    pub(super) fn greet(&mut self, hello: &Hello) {
         self.greeted = Some(Greeted {
             origin: hello.origin,
-            topology_differs: hello.topology_digest != topology_digest,
-            policies_differ: hello.policy_digest != policy_digest,
+            topology_digest: hello.topology_digest,
+            policy_digest: hello.policy_digest,
         });
         merge(&mut self.peer_applied, &hello.applied);
     }
@@ -113,6 +121,11 @@ impl Link {
         let theirs = i128::from(heartbeat.wall.0) + i128::from(one_way);
         self.clock_offset_ms = i64::try_from(theirs - i128::from(wall.0)).ok();
         merge(&mut self.peer_applied, &heartbeat.applied);
+        self.via.clone_from(&heartbeat.via);
+        if let Some(greeted) = &mut self.greeted {
+            (greeted.topology_digest, greeted.policy_digest) =
+                (heartbeat.topology_digest, heartbeat.policy_digest);
+        }
     }
 
     pub(super) fn echo(&self, now: MonoMs) -> Option<Echo> {
@@ -206,25 +219,4 @@ pub(super) fn merge(into: &mut VersionVector, other: &VersionVector) {
 /// How many ops `ahead` has that `behind` has not.
 pub(super) fn distance(ahead: &VersionVector, behind: &VersionVector) -> u64 {
     ahead.iter().map(|dot| dot.counter.saturating_sub(behind.get(dot.actor))).fold(0, u64::saturating_add)
-}
-
-/// Whom a replica has feeds with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Routes {
-    /// By neighbour that feeds this region: ops of which regions to subscribe to there.
-    pub feeders: std::collections::BTreeMap<RegionId, BTreeSet<RegionId>>,
-    /// Neighbours that may subscribe here.
-    pub subscribers: BTreeSet<RegionId>,
-}
-
-impl Routes {
-    /// Whether there is a feed to or from `peer`.
-    pub fn has(&self, peer: RegionId) -> bool {
-        self.feeders.contains_key(&peer) || self.subscribers.contains(&peer)
-    }
-
-    /// Everyone with a feed to or from here.
-    pub fn neighbours(&self) -> BTreeSet<RegionId> {
-        self.feeders.keys().chain(&self.subscribers).copied().collect()
-    }
 }

@@ -1,22 +1,25 @@
 //! A replica's fixed parameters.
 
+use crate::graph::RegionName;
+
 /// What a replica has to know and cannot find out.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Name of the cluster.
     pub cluster: String,
     /// Name of this region.
-    pub region: String,
+    pub region: RegionName,
     /// A number of this run of the process, different in every run.
     pub boot: u64,
-    /// Digest of the topology in force.
-    pub topology_digest: u64,
     /// Digest of the policies in force.
     pub policy_digest: u64,
     /// How far ahead of the wall clock a stamp may be.
     pub max_skew_ms: u64,
-    /// Silence after which a peer is reported as silent.
+    /// Silence after which a peer is reported as silent and routes go around it.
     pub heal_after_ms: u64,
+    /// Every region's ops are taken from every feeder, not from the nearest alone: each comes several
+    /// times, and the loss of a feeder costs no time.
+    pub redundant: bool,
     /// Time between heartbeats.
     pub heartbeat_ms: u64,
     /// Least time between acknowledgements on a link.
@@ -35,15 +38,15 @@ pub struct Settings {
 
 impl Settings {
     /// The usual settings for `region` of `cluster` in the run `boot`.
-    pub fn new(cluster: &str, region: &str, boot: u64) -> Self {
+    pub fn new(cluster: &str, region: &RegionName, boot: u64) -> Self {
         Self {
             cluster: cluster.into(),
-            region: region.into(),
+            region: region.clone(),
             boot,
-            topology_digest: 0,
             policy_digest: 0,
             max_skew_ms: 500,
             heal_after_ms: 3_000,
+            redundant: false,
             heartbeat_ms: 1_000,
             ack_every_ms: 10,
             retry_ms: 1_000,

@@ -3,6 +3,7 @@
 use meridian_conflict::clock::{Dot, RegionId, VersionVector};
 
 use crate::frame::Refusal;
+use crate::route::Reroute;
 
 /// Why a link delivers nothing for now, though it is connected. Nothing is lost: the subscription
 /// is taken up again from the vector.
@@ -39,6 +40,10 @@ pub struct PeerStatus {
     pub peer: RegionId,
     /// How far the link has come.
     pub phase: Phase,
+    /// A neighbour by the topology; else a link made to heal a route, by either side.
+    pub neighbour: bool,
+    /// The peer takes ops from us over this link.
+    pub subscribed: bool,
     /// No message for longer than `heal_after`.
     pub silent: bool,
     /// Last round trip, in milliseconds.
@@ -63,9 +68,12 @@ pub enum CloseReason {
     /// The peer connected again.
     #[error("replaced by a newer connection of the same peer")]
     Replaced,
-    /// No feed between the two, in either direction.
-    #[error("the topology has no feed between the two regions")]
-    NotNeighbour,
+    /// The region is not a member of the cluster.
+    #[error("the region is not a member of this cluster")]
+    NotMember,
+    /// A link beyond those of the topology, and neither side takes ops over it any more.
+    #[error("the link is not needed any more")]
+    Unneeded,
     /// Another cluster.
     #[error("the peer belongs to another cluster")]
     WrongCluster,
@@ -139,6 +147,8 @@ pub enum Notice {
         /// The policies differ.
         policies: bool,
     },
+    /// A region's ops come by another way.
+    Rerouted(Reroute),
     /// The peer's region runs twice under one incarnation.
     SecondHolder {
         /// Which region.

@@ -1,8 +1,10 @@
-use std::collections::BTreeSet;
-
+use meridian_conflict::clock::Dot;
 use meridian_conflict::op::Header;
 
 use super::*;
+use crate::frame::Heartbeat;
+use crate::graph::RegionName;
+use crate::shape::Shape;
 
 type Rep = Replica<Vec<u8>>;
 
@@ -17,14 +19,21 @@ fn origin(name: &str) -> Origin {
     Origin::new(id(name), 1)
 }
 
-/// `name`, fed by `feeders` with the ops of `wanted`, feeding `subscribers`.
-fn replica(name: &str, feeders: &[&str], wanted: &[&str], subscribers: &[&str]) -> Rep {
-    let wanted: BTreeSet<RegionId> = wanted.iter().map(|w| id(w)).collect();
-    let routes = Routes {
-        feeders: feeders.iter().map(|f| (id(f), wanted.clone())).collect(),
-        subscribers: subscribers.iter().map(|s| id(s)).collect(),
-    };
-    Replica::new(Settings::new("shop", name, 1), routes, origin(name), VersionVector::new())
+fn name(text: &str) -> RegionName {
+    RegionName::new(text).unwrap()
+}
+
+/// A mesh of `members` in which everyone takes everything from everyone.
+fn mesh(members: &[&str]) -> Graph {
+    let members: Vec<RegionName> = members.iter().map(|member| name(member)).collect();
+    Shape::Mesh.graph(&members).unwrap()
+}
+
+/// `region`, in a mesh with `peers`.
+fn replica(region: &str, peers: &[&str]) -> Rep {
+    let members: Vec<&str> = peers.iter().copied().chain([region]).collect();
+    let settings = Settings { redundant: true, ..Settings::new("shop", &name(region), 1) };
+    Replica::new(settings, mesh(&members), origin(region), VersionVector::new())
 }
 
 fn hello(name: &str, boot: u64) -> Hello {
@@ -82,7 +91,7 @@ fn sent(effects: &[Effect<Vec<u8>>], wanted: impl Fn(&Control) -> bool) -> usize
 
 #[test]
 fn a_hello_is_answered_with_a_subscription_and_ops_are_delivered() {
-    let mut eu = replica("eu", &["us"], &["us"], &["us"]);
+    let mut eu = replica("eu", &["us"]);
     let effects = greet(&mut eu, "us", 1, hello("us", 5));
     let (subscription, _) = subscription(&effects).unwrap();
     eu.handle_batch(NOW, WALL, id("us"), 1, subscription, [op("us", 1, &[]), op("us", 2, &[])]);
@@ -104,22 +113,27 @@ fn strangers_are_closed_and_other_digests_only_shown() {
         ),
     ];
     for (hello, reason) in wrong {
-        let mut eu = replica("eu", &["us"], &["us"], &[]);
+        let mut eu = replica("eu", &["us"]);
         assert_eq!(closed(&greet(&mut eu, "us", 1, hello)), Some(reason));
         assert_eq!(eu.status()[0].phase, Phase::Down);
     }
-    let mut eu = replica("eu", &["us"], &["us"], &[]);
-    let effects = greet(&mut eu, "us", 1, Hello { policy_digest: 8, ..hello("us", 1) });
+    let mut eu = replica("eu", &["us"]);
+    let effects = greet(
+        &mut eu,
+        "us",
+        1,
+        Hello { policy_digest: 8, topology_digest: mesh(&["eu", "us"]).digest(), ..hello("us", 1) },
+    );
     assert_eq!(closed(&effects), None);
     assert!(eu.status()[0].policies_differ);
     assert!(!eu.status()[0].topology_differs);
     eu.handle_connected(NOW, id("mars"), 4);
-    assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::NotNeighbour));
+    assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::NotMember));
 }
 
 #[test]
 fn l4_a_new_connection_replaces_the_old_at_once() {
-    let mut eu = replica("eu", &["us"], &["us"], &["us"]);
+    let mut eu = replica("eu", &["us"]);
     greet(&mut eu, "us", 1, hello("us", 5));
     let subscribe = Control::Subscribe { id: 1, regions: BTreeSet::new(), from: VersionVector::new() };
     eu.handle_control(NOW, WALL, id("us"), 1, subscribe);
@@ -127,15 +141,15 @@ fn l4_a_new_connection_replaces_the_old_at_once() {
     let effects = greet(&mut eu, "us", 2, hello("us", 5));
     assert!(matches!(effects[0], Effect::StopFeed { session: 1, .. }));
     assert_eq!(closed(&effects), Some(CloseReason::Replaced));
-    eu.handle_disconnected(id("us"), 1);
+    eu.handle_disconnected(NOW, id("us"), 1);
     assert_eq!(eu.status()[0].phase, Phase::Up);
-    eu.handle_disconnected(id("us"), 2);
+    eu.handle_disconnected(NOW, id("us"), 2);
     assert_eq!(eu.status()[0].phase, Phase::Down);
 }
 
 #[test]
 fn r1_a_peer_that_knows_our_later_ops_makes_us_take_a_new_incarnation() {
-    let mut eu = replica("eu", &["us"], &["us"], &[]);
+    let mut eu = replica("eu", &["us"]);
     eu.handle_local(3, Hlc(1));
     let knows = |sequence| [Dot::new(origin("eu"), sequence)].into_iter().collect();
     assert_eq!(closed(&greet(&mut eu, "us", 1, Hello { applied: knows(3), ..hello("us", 1) })), None);
@@ -157,7 +171,7 @@ fn r1_a_peer_that_knows_our_later_ops_makes_us_take_a_new_incarnation() {
 
 #[test]
 fn r3_the_second_of_two_processes_with_one_identity_is_refused() {
-    let mut eu = replica("eu", &["us"], &["us"], &[]);
+    let mut eu = replica("eu", &["us"]);
     eu.handle_connected(NOW, id("eu"), 1);
     assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::OwnIdentity));
     greet(&mut eu, "us", 2, hello("us", 100));
@@ -174,7 +188,7 @@ fn r3_the_second_of_two_processes_with_one_identity_is_refused() {
 
 #[test]
 fn only_durable_vectors_are_acknowledged_and_not_too_often() {
-    let mut eu = replica("eu", &["us"], &["us"], &[]);
+    let mut eu = replica("eu", &["us"]);
     let is_ack = |control: &Control| matches!(control, Control::Ack { .. });
     let (number, _) = subscription(&greet(&mut eu, "us", 1, hello("us", 5))).unwrap();
     eu.handle_batch(NOW, WALL, id("us"), 1, number, [op("us", 1, &[]), op("us", 2, &[])]);
@@ -192,7 +206,7 @@ fn only_durable_vectors_are_acknowledged_and_not_too_often() {
 
 #[test]
 fn k2_a_stamp_too_far_ahead_holds_the_link_until_the_clock_is_right() {
-    let mut eu = replica("eu", &["us"], &["us"], &[]);
+    let mut eu = replica("eu", &["us"]);
     let (number, _) = subscription(&greet(&mut eu, "us", 1, hello("us", 5))).unwrap();
     let mut early = op("us", 2, &[]);
     early.header.hlc = Hlc::from_ms(WALL.0 + 5_000);
@@ -212,7 +226,7 @@ fn k2_a_stamp_too_far_ahead_holds_the_link_until_the_clock_is_right() {
 
 #[test]
 fn c2_full_memory_pauses_the_peer_and_loses_nothing() {
-    let mut eu = replica("eu", &["us", "ap"], &["us", "ap"], &[]);
+    let mut eu = replica("eu", &["us", "ap"]);
     eu.delivery = Delivery::new(VersionVector::new(), 3 * 200);
     let (from_us, _) = subscription(&greet(&mut eu, "us", 1, hello("us", 5))).unwrap();
     let (from_ap, _) = subscription(&greet(&mut eu, "ap", 2, hello("ap", 5))).unwrap();
@@ -240,7 +254,7 @@ fn c2_full_memory_pauses_the_peer_and_loses_nothing() {
 
 #[test]
 fn a_subscriber_older_than_the_log_is_refused() {
-    let mut eu = replica("eu", &[], &[], &["us"]);
+    let mut eu = replica("eu", &["us"]);
     eu.handle_truncated([Dot::new(origin("eu"), 7)].into_iter().collect());
     greet(&mut eu, "us", 1, hello("us", 5));
     let subscribe = |from: u64| Control::Subscribe {
@@ -258,7 +272,7 @@ fn a_subscriber_older_than_the_log_is_refused() {
 
 #[test]
 fn heartbeats_measure_the_round_trip_and_silence_is_noticed() {
-    let (mut eu, mut us) = (replica("eu", &["us"], &["us"], &[]), replica("us", &[], &[], &["eu"]));
+    let (mut eu, mut us) = (replica("eu", &["us"]), replica("us", &["eu"]));
     greet(&mut eu, "us", 1, hello("us", 5));
     greet(&mut us, "eu", 1, hello("eu", 5));
     let beat = |replica: &mut Rep, now: MonoMs| {
@@ -281,7 +295,7 @@ fn heartbeats_measure_the_round_trip_and_silence_is_noticed() {
 
 #[test]
 fn messages_before_the_hello_close_the_link() {
-    let mut eu = replica("eu", &["us"], &["us"], &[]);
+    let mut eu = replica("eu", &["us"]);
     eu.handle_connected(NOW, id("us"), 1);
     eu.handle_control(NOW, WALL, id("us"), 1, Control::Unsubscribe { id: 1 });
     assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::Protocol("no hello first")));
@@ -294,7 +308,7 @@ fn messages_before_the_hello_close_the_link() {
 /// op of one of them that depends on what both have lost.
 #[test]
 fn an_op_whose_deps_nobody_has_any_more_is_not_held_for_ever() {
-    let mut eu = replica("eu", &["us"], &["us"], &[]);
+    let mut eu = replica("eu", &["us"]);
     let (number, _) = subscription(&greet(&mut eu, "us", 1, hello("us", 5))).unwrap();
     eu.handle_batch(NOW, WALL, id("us"), 1, number, [op("us", 1, &[("ap", 1)])]);
     eu.handle_timeout(NOW.after(100_000), WALL);
@@ -303,8 +317,54 @@ fn an_op_whose_deps_nobody_has_any_more_is_not_held_for_ever() {
     greet(&mut eu, "us", 2, reborn);
     eu.handle_timeout(NOW.after(29_999), WALL);
     assert_eq!(eu.delivery().pending_ops(), 1, "it may still be saved");
+    let heartbeat = Heartbeat {
+        sent: NOW,
+        wall: WALL,
+        hlc: Hlc(0),
+        echo: None,
+        applied: VersionVector::new(),
+        topology_digest: 0,
+        policy_digest: 0,
+        via: Vec::new(),
+    };
+    eu.handle_control(NOW.after(29_999), WALL, id("us"), 2, Control::Heartbeat(heartbeat));
     drain(&mut eu);
     eu.handle_timeout(NOW.after(30_000), WALL);
     assert_eq!(eu.delivery().pending_ops(), 0);
     assert!(subscription(&drain(&mut eu)).is_some());
+}
+
+#[test]
+fn any_member_is_let_in_and_served_and_strangers_are_not() {
+    let order: Vec<RegionName> = ["ap", "eu", "us", "za"].map(name).to_vec();
+    let graph = Shape::Ring { order: order.clone() }.graph(&order).unwrap();
+    let settings = Settings::new("shop", &name("ap"), 1);
+    let mut ap: Rep = Replica::new(settings, graph, origin("ap"), VersionVector::new());
+    ap.handle_timeout(NOW, WALL);
+    let dials: Vec<_> = drain(&mut ap).into_iter().filter(|e| matches!(e, Effect::Dial { .. })).collect();
+    assert_eq!(dials.len(), 2, "both neighbours have greater names");
+    greet(&mut ap, "us", 1, hello("us", 5));
+    let subscribe = Control::Subscribe { id: 1, regions: [id("ap")].into(), from: VersionVector::new() };
+    ap.handle_control(NOW, WALL, id("us"), 1, subscribe);
+    assert!(drain(&mut ap).iter().any(|effect| matches!(effect, Effect::StartFeed { .. })));
+    ap.handle_control(NOW, WALL, id("us"), 1, Control::Unsubscribe { id: 1 });
+    ap.handle_timeout(NOW.after(2_999), WALL);
+    assert_eq!(closed(&drain(&mut ap)), None);
+    ap.handle_timeout(NOW.after(3_000), WALL);
+    assert_eq!(closed(&drain(&mut ap)), Some(CloseReason::Unneeded), "no neighbour, and nothing to do");
+    ap.handle_connected(NOW, id("mars"), 2);
+    assert_eq!(closed(&drain(&mut ap)), Some(CloseReason::NotMember));
+}
+
+#[test]
+fn a_region_that_left_is_closed_and_its_return_refused() {
+    let mut eu = replica("eu", &["us", "ap"]);
+    greet(&mut eu, "us", 1, hello("us", 5));
+    greet(&mut eu, "ap", 2, hello("ap", 5));
+    eu.handle_topology(NOW, mesh(&["eu", "ap"]));
+    let effects = drain(&mut eu);
+    assert_eq!(closed(&effects), Some(CloseReason::NotMember));
+    assert_eq!(eu.status().len(), 1);
+    eu.handle_connected(NOW, id("us"), 3);
+    assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::NotMember));
 }

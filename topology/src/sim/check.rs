@@ -61,6 +61,11 @@ impl History {
         self.clocks.remove(&region);
     }
 
+    /// A region is gone for good: what was safe there alone is excused.
+    pub(super) fn buried(&mut self, safe: impl Fn(&Dot) -> bool) {
+        self.acknowledged.retain(|(actor, counter)| safe(&Dot::new(*actor, *counter)));
+    }
+
     /// A restored region begins to write: what it has lost and nobody has heard of may be named
     /// anew.
     pub(super) fn forget_unheard(

@@ -1,11 +1,10 @@
 //! What a seed stands for: shape, rates, faults. Printed with every failure.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use meridian_conflict::clock::RegionId;
+use std::collections::BTreeSet;
 
 use super::random::Random;
-use crate::replica::Routes;
+use crate::graph::{Feed, Graph, RegionName};
+use crate::shape as topology;
 
 /// When ops are flushed, and so when they may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +26,60 @@ pub enum Shape {
     DoubleRing,
     /// All through region 0.
     Star,
+    /// The same, and region 1 stands by.
+    StandbyStar,
     /// Everyone feeds everyone its own ops.
     Mesh,
     /// Everyone feeds everyone everything: every op comes many times.
     FullMesh,
     /// A ring with random feeds added, all regions from each.
     Custom,
+    /// The same, each region's ops from the nearest alone.
+    NarrowCustom,
+}
+
+impl Shape {
+    /// Every shape.
+    pub const ALL: [Shape; 8] = [
+        Shape::Ring,
+        Shape::DoubleRing,
+        Shape::Star,
+        Shape::StandbyStar,
+        Shape::Mesh,
+        Shape::FullMesh,
+        Shape::Custom,
+        Shape::NarrowCustom,
+    ];
+}
+
+/// Something that happens at a given time, beside what the seed chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Power fails at a region; it is back after some milliseconds, or never.
+    Down {
+        /// Which.
+        node: usize,
+        /// For how long, in milliseconds; for good if `None`.
+        ms: Option<u64>,
+    },
+    /// Nothing passes from one region to another.
+    Cut {
+        /// From where.
+        from: usize,
+        /// To where.
+        to: usize,
+        /// For how long, in milliseconds; for good if `None`.
+        ms: Option<u64>,
+    },
+    /// Some ops at once; how long the last of them takes to all that are alive is reported.
+    Write {
+        /// Where.
+        node: usize,
+        /// How many.
+        ops: u64,
+    },
+    /// Notes how many bytes were sent until now.
+    Mark,
 }
 
 /// Everything that is fixed about a run.
@@ -54,6 +101,8 @@ pub struct Options {
     pub delay_ms: u64,
     /// Links with another delay: from, to, milliseconds.
     pub slow: Vec<(usize, usize, u64)>,
+    /// Links with little bandwidth for ops: from, to, bytes per second.
+    pub narrow: Vec<(usize, usize, u64)>,
     /// Wall clocks differ by at most this.
     pub skew_ms: u64,
     /// Crashes, with loss of what was not synced.
@@ -70,6 +119,8 @@ pub struct Options {
     pub restore: bool,
     /// Bound on held ops.
     pub pending_bytes_max: usize,
+    /// What happens when, in virtual milliseconds.
+    pub script: Vec<(u64, Fault)>,
 }
 
 impl Options {
@@ -77,9 +128,7 @@ impl Options {
     pub fn of_seed(seed: u64) -> Self {
         let random = &mut Random::new(seed);
         let regions = [3, 3, 3, 4, 4, 5, 7][random.index(7)];
-        let shape =
-            [Shape::Ring, Shape::DoubleRing, Shape::Star, Shape::Mesh, Shape::FullMesh, Shape::Custom]
-                [random.index(6)];
+        let shape = Shape::ALL[random.index(Shape::ALL.len())];
         let sync = [Sync::Always, Sync::Always, Sync::EverySecond, Sync::Never][random.index(4)];
         let calm = random.percent(10);
         let up_to = |random: &mut Random, most: u64| if calm { 0 } else { random.below(most + 1) };
@@ -89,7 +138,7 @@ impl Options {
         } else {
             Vec::new()
         };
-        Self {
+        let mut options = Self {
             regions,
             shape,
             sync,
@@ -106,6 +155,49 @@ impl Options {
             clock_steps: up_to(random, 2),
             restore: !calm && random.percent(12),
             pending_bytes_max: if random.percent(25) { 2_000 } else { 1 << 20 },
+            narrow: Vec::new(),
+            script: Vec::new(),
+        };
+        if !calm && random.percent(25) {
+            options.long_faults(random);
+        }
+        options
+    }
+
+    /// Virtual milliseconds with clients and faults.
+    pub(super) fn span(&self) -> u64 {
+        let commands = (self.commands * self.pace_ms / self.regions as u64).max(200);
+        let ends = self.script.iter().map(|(at, fault)| match fault {
+            Fault::Down { ms: Some(ms), .. } | Fault::Cut { ms: Some(ms), .. } => at + ms,
+            _ => *at,
+        });
+        ends.max().unwrap_or(0).max(commands)
+    }
+
+    /// Whether something never comes back.
+    pub fn is_maimed(&self) -> bool {
+        self.script
+            .iter()
+            .any(|(_, fault)| matches!(fault, Fault::Down { ms: None, .. } | Fault::Cut { ms: None, .. }))
+    }
+
+    /// What routes have to go around: a region away for long or for good, or a link cut.
+    fn long_faults(&mut self, random: &mut Random) {
+        let (at, n) = (random.between(50, self.span()), self.regions);
+        let (node, other) = (random.index(n), random.index(n));
+        let for_good = random.percent(50);
+        let ms = (!for_good).then(|| random.between(4_000, 15_000));
+        match random.below(3) {
+            0 => {
+                // What only the dead region has would be missed by the restored one, and is no loss.
+                self.restore &= !for_good;
+                self.script.push((at, Fault::Down { node, ms }));
+            }
+            1 => self.script.push((at, Fault::Cut { from: node, to: other, ms })),
+            _ => {
+                self.script.push((at, Fault::Cut { from: node, to: other, ms }));
+                self.script.push((at, Fault::Cut { from: other, to: node, ms }));
+            }
         }
     }
 
@@ -133,54 +225,50 @@ impl Options {
             clock_steps: 0,
             restore: false,
             pending_bytes_max: 1 << 20,
+            narrow: Vec::new(),
+            script: Vec::new(),
         }
     }
 
     /// Whether an op never has to wait: one path for each op, and nothing that left is ever lost.
     pub fn never_waits(&self) -> bool {
-        matches!(self.shape, Shape::Ring | Shape::Star) && self.sync == Sync::Always && !self.restore
+        matches!(self.shape, Shape::Ring | Shape::Star | Shape::StandbyStar)
+            && self.sync == Sync::Always
+            && !self.restore
     }
 
-    /// Everyone's routes. `wide`: all regions from every feeder, as after healing around a loss.
-    pub(super) fn routes(&self, ids: &[RegionId], random: &mut Random, wide: bool) -> Vec<Routes> {
-        let n = self.regions;
-        let everyone: BTreeSet<usize> = (0..n).collect();
-        // By subscriber and feeder: which regions.
-        let mut feeds: BTreeMap<(usize, usize), BTreeSet<usize>> = BTreeMap::new();
-        let mut feed = |to: usize, from: usize, what: &BTreeSet<usize>| {
-            let what = if wide { &everyone } else { what };
-            feeds.entry((to, from)).or_default().extend(what.iter().copied().filter(|r| *r != to));
-        };
-        for to in 0..n {
-            let before = (to + n - 1) % n;
-            match self.shape {
-                Shape::Ring => feed(to, before, &everyone),
-                Shape::DoubleRing => {
-                    feed(to, before, &everyone);
-                    feed(to, (to + 1) % n, &everyone);
+    /// Whether every op is taken from every feeder.
+    pub(super) fn redundant(&self) -> bool {
+        matches!(self.shape, Shape::DoubleRing | Shape::FullMesh | Shape::Custom)
+    }
+
+    /// The topology among `names`, numbers of regions.
+    pub(super) fn graph(&self, names: &[RegionName], random: &mut Random) -> Result<Graph, String> {
+        let n = names.len();
+        let feed = |from: usize, to: usize| Feed { from: names[from].clone(), to: names[to].clone() };
+        let shape = match self.shape {
+            Shape::Ring => topology::Shape::Ring { order: names.to_vec() },
+            Shape::Star | Shape::StandbyStar => topology::Shape::Star {
+                hub: names[0].clone(),
+                standby_hubs: if self.shape == Shape::Star {
+                    Vec::new()
+                } else {
+                    names[1..2.min(n)].to_vec()
+                },
+            },
+            Shape::Mesh | Shape::FullMesh => topology::Shape::Mesh,
+            Shape::DoubleRing | Shape::Custom | Shape::NarrowCustom => {
+                let mut feeds = BTreeSet::new();
+                for to in 0..n {
+                    let before = (to + n - 1) % n;
+                    let other = if self.shape == Shape::DoubleRing { (to + 1) % n } else { random.index(n) };
+                    feeds.extend(
+                        [before, other].into_iter().filter(|from| *from != to).map(|from| feed(from, to)),
+                    );
                 }
-                Shape::Star if to == 0 => (1..n).for_each(|spoke| feed(0, spoke, &[spoke].into())),
-                Shape::Star => feed(to, 0, &everyone),
-                Shape::Mesh => {
-                    (0..n).filter(|from| *from != to).for_each(|from| feed(to, from, &[from].into()))
-                }
-                Shape::FullMesh => {
-                    (0..n).filter(|from| *from != to).for_each(|from| feed(to, from, &everyone))
-                }
-                Shape::Custom => {
-                    feed(to, before, &everyone);
-                    let other = random.index(n);
-                    if other != to {
-                        feed(to, other, &everyone);
-                    }
-                }
+                topology::Shape::Custom { feeds: feeds.into_iter().collect() }
             }
-        }
-        let mut routes = vec![Routes::default(); n];
-        for ((to, from), regions) in feeds {
-            routes[to].feeders.insert(ids[from], regions.into_iter().map(|r| ids[r]).collect());
-            routes[from].subscribers.insert(ids[to]);
-        }
-        routes
+        };
+        shape.graph(names).map_err(|errors| errors.to_string())
     }
 }

@@ -90,6 +90,9 @@ pub(super) struct Process {
     pub(super) flushing: bool,
     pub(super) syncing: bool,
     pub(super) timer_at: u64,
+    /// Whom the replica wants dialled, and for whom a dial is due.
+    pub(super) dials: BTreeSet<usize>,
+    pub(super) dialling: BTreeSet<usize>,
     /// A restored region waits for its neighbours before it takes writes.
     pub(super) serving: bool,
     dirty: BTreeSet<Key>,
@@ -187,6 +190,8 @@ impl Process {
             syncing: false,
             timer_at: u64::MAX,
             serving: true,
+            dials: BTreeSet::new(),
+            dialling: BTreeSet::new(),
             // Rows of replayed records are not in the store yet.
             dirty: disk.log[disk.store.at.min(disk.log.len())..]
                 .iter()

@@ -11,28 +11,39 @@ use meridian_conflict::op::{Header, Op};
 
 use super::check::{History, same};
 use super::network::{Connection, Payload, StreamId};
-use super::options::{Options, Shape, Sync};
+use super::options::{Fault, Options, Sync};
 use super::process::{Body, Disk, Process, Running, recover};
 use super::random::{Random, mix};
 use super::workload::command;
 use super::{Failure, Mutant, Report};
 use crate::frame::Control;
 use crate::frame::batch::{BatchDecoder, BatchEncoder};
-use crate::replica::{Effect, Notice, Replica, Routes, Settings};
+use crate::graph::{Graph, RegionName};
+use crate::replica::{Effect, Notice, Replica, Settings};
 use crate::time::{MonoMs, WallMs};
 
 /// Wall clocks start here.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 /// From the end of faults, regions have this long to converge.
 const LIVENESS_MS: u64 = 90_000;
+/// After that, routes have this long to be as usual again.
+const SETTLE_MS: u64 = 120_000;
 const DIAL_MS: u64 = 100;
+/// Both ends give a connection up when nothing passes for this long.
+const IDLE_MS: u64 = 5_000;
+/// Ops on their way over a narrow link take at most about this long.
+const WINDOW_MS: u64 = 300;
+const FOR_EVER: u64 = u64::MAX;
 const BATCH_OPS: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
     Arrive { connection: u64, stream: StreamId },
     Lost { node: usize, connection: u64 },
-    Dial { low: usize, high: usize },
+    Dial { node: usize, peer: usize, generation: u64 },
+    Pump { node: usize, generation: u64 },
+    Fault(Fault),
+    Idle { from: usize, to: usize },
     Client { node: usize },
     Flush { node: usize, generation: u64 },
     Synced { node: usize, generation: u64, upto: Option<usize> },
@@ -49,13 +60,23 @@ enum Event {
 }
 
 struct Node {
-    name: String,
+    name: RegionName,
+    /// Gone for good.
+    dead: bool,
     disk: Disk,
     backup: Option<Disk>,
     restored: bool,
     process: Option<Process>,
     clock_offset: i64,
     delays: Vec<u64>,
+}
+
+/// A scripted write: its place in the report, and when it was made.
+#[derive(Clone, Debug)]
+struct Watched {
+    place: usize,
+    dot: Dot,
+    written: u64,
 }
 
 pub(super) struct World<'a> {
@@ -68,10 +89,16 @@ pub(super) struct World<'a> {
     next_number: u64,
     nodes: Vec<Node>,
     ids: Vec<RegionId>,
-    routes: Vec<Routes>,
+    graph: Graph,
     connections: BTreeMap<u64, Connection>,
     /// Directions that carry nothing, and until when.
     cuts: BTreeMap<(usize, usize), u64>,
+    /// Until when narrow links are busy with ops.
+    busy: BTreeMap<(usize, usize), u64>,
+    /// Scripted writes on their way.
+    watched: Vec<Watched>,
+    /// Whether any route ever changed.
+    rerouted: bool,
     commands_left: u64,
     healed: bool,
     history: History,
@@ -82,6 +109,13 @@ pub(super) struct World<'a> {
     trace: Option<&'a mut Vec<String>>,
 }
 
+fn region_name(number: usize) -> RegionName {
+    match RegionName::new(&format!("region-{number}")) {
+        Ok(name) => name,
+        Err(error) => unreachable!("a valid name: {error}"),
+    }
+}
+
 impl<'a> World<'a> {
     pub(super) fn new(
         seed: u64,
@@ -90,15 +124,19 @@ impl<'a> World<'a> {
         trace: Option<&'a mut Vec<String>>,
     ) -> Self {
         let mut random = Random::new(seed ^ 0x5eed);
-        let names: Vec<String> = (0..options.regions).map(|n| format!("region-{n}")).collect();
-        let ids: Vec<RegionId> = names.iter().map(|name| RegionId::of(name)).collect();
-        let routes = options.routes(&ids, &mut random, false);
+        let names: Vec<RegionName> = (0..options.regions).map(region_name).collect();
+        let ids: Vec<RegionId> = names.iter().map(|name| RegionId::of(name.as_str())).collect();
+        let graph = match options.graph(&names, &mut random) {
+            Ok(graph) => graph,
+            Err(error) => unreachable!("shapes of the simulator are valid: {error}"),
+        };
         let nodes = names
             .into_iter()
             .zip(&ids)
             .enumerate()
             .map(|(at, (name, id))| Node {
                 name,
+                dead: false,
                 disk: Disk::new(Origin::new(*id, 1)),
                 backup: None,
                 restored: false,
@@ -121,9 +159,12 @@ impl<'a> World<'a> {
             next_number: 1,
             nodes,
             ids,
-            routes,
+            graph,
             connections: BTreeMap::new(),
             cuts: BTreeMap::new(),
+            busy: BTreeMap::new(),
+            watched: Vec::new(),
+            rerouted: false,
             commands_left: options.commands,
             healed: false,
             history: History::default(),
@@ -145,16 +186,11 @@ impl<'a> World<'a> {
             let first = self.random.between(1, 60);
             self.at(first, Event::Client { node });
         }
-        for low in 0..n {
-            for high in low + 1..n {
-                if self.routes[low].has(self.ids[high]) {
-                    let first = self.random.between(1, 20);
-                    self.at(first, Event::Dial { low, high });
-                }
-            }
-        }
-        let span = (self.options.commands * self.options.pace_ms / n as u64).max(200);
+        let span = self.options.span();
         let options = self.options.clone();
+        for (time, fault) in &options.script {
+            self.at(*time, Event::Fault(*fault));
+        }
         for _ in 0..options.crashes {
             let (time, node) = (self.random.between(30, span), self.random.index(n));
             self.at(time, Event::Crash { node, clean: false, restore: false });
@@ -231,8 +267,9 @@ impl<'a> World<'a> {
                 return Err("the run does not end".into());
             }
             if event == Event::Check {
-                match self.converged() {
-                    Ok(()) => return self.finish(),
+                match self.converged().and_then(|()| self.settled()) {
+                    Ok(true) => return self.finish(),
+                    Ok(false) => self.at(self.now + 500, Event::Check),
                     Err(why) if self.now > self.report.healed_ms + LIVENESS_MS => {
                         return Err(format!("never converges: {why}"));
                     }
@@ -249,13 +286,19 @@ impl<'a> World<'a> {
         match event {
             Event::Arrive { connection, stream } => self.arrive(connection, stream),
             Event::Lost { node, connection } => self.lost(node, connection),
-            Event::Dial { low, high } => self.dial(low, high),
+            Event::Dial { node, peer, generation } => self.dial(node, peer, generation),
+            Event::Pump { node, generation } => match self.running(node, generation) {
+                Some(_) => self.pump(node),
+                None => Ok(()),
+            },
+            Event::Fault(fault) => self.fault(fault),
+            Event::Idle { from, to } => self.idle(from, to),
             Event::Client { node } => self.client(node),
             Event::Flush { node, generation } => self.flush(node, generation),
             Event::Synced { node, generation, upto } => self.synced(node, generation, upto),
             Event::Timer { node, generation } => self.timer(node, generation),
             Event::Commit { node, generation } => self.commit(node, generation),
-            Event::Crash { node, clean, restore } => self.crash(node, clean, restore),
+            Event::Crash { node, clean, restore } => self.crash(node, clean, restore, None),
             Event::Start { node } => self.start(node),
             Event::BackUp { node } => {
                 let node = &mut self.nodes[node];
@@ -265,8 +308,7 @@ impl<'a> World<'a> {
                 Ok(())
             }
             Event::Cut { from, to, until } => {
-                self.note(|| format!("cut {from} -> {to} until {until}"));
-                self.cuts.insert((from, to), until);
+                self.cut(from, to, until);
                 Ok(())
             }
             Event::Reset { pick, double } => self.reset(pick, double),
@@ -279,6 +321,41 @@ impl<'a> World<'a> {
             Event::Heal => self.heal(),
             Event::Check => Ok(()),
         }
+    }
+
+    fn fault(&mut self, fault: Fault) -> Result<(), String> {
+        self.report.long_faults += 1;
+        match fault {
+            Fault::Down { node, ms } => {
+                self.crash(node, false, false, ms.or(Some(FOR_EVER)))?;
+                if ms.is_none() {
+                    self.bury(node);
+                }
+            }
+            Fault::Cut { from, to, ms } => self.cut(from, to, ms.map_or(FOR_EVER, |ms| self.now + ms)),
+            Fault::Write { node, ops } => {
+                let Some(process) = &self.nodes[node].process else { return Ok(()) };
+                let before = process.sequencer.sequence();
+                // Not every command writes.
+                for _ in 0..ops.saturating_mul(4) + 100 {
+                    self.write(node)?;
+                    let process = self.nodes[node].process.as_ref();
+                    if process.is_some_and(|process| process.sequencer.sequence() >= before + ops) {
+                        break;
+                    }
+                }
+                if let Some(process) = &self.nodes[node].process {
+                    let dot = Dot::new(process.sequencer.origin(), process.sequencer.sequence());
+                    let place = self.report.reached_ms.len();
+                    self.watched.push(Watched { place, dot, written: self.now });
+                    self.report.reached_ms.push(None);
+                    self.report.others_ms.push(None);
+                    self.look_at_watched();
+                }
+            }
+            Fault::Mark => self.report.marks.push(self.report.sent_bytes),
+        }
+        Ok(())
     }
 
     fn running(&mut self, node: usize, generation: u64) -> Option<&mut Process> {

@@ -82,7 +82,7 @@ fn write_section(context: &Context<'_, '_>, section: &str, out: &mut String) {
             lines.push(("cluster", settings.cluster.clone()));
             lines.push(("region", settings.region.to_string()));
             lines.push(("origin", region.origin().to_string()));
-            lines.push(("topology", settings.topology.shape.to_string()));
+            lines.push(("topology", region.membership().topology.shape.to_string()));
         }
     }
     let mut title = section.to_owned();

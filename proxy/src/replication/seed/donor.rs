@@ -115,7 +115,9 @@ async fn send_rows(
         let (next, rows, more) = step.await.map_err(|_| StoreError::Failed)??;
         walk = next;
         let took = began.elapsed();
-        Record::Ahead { applied: region.sequencer().applied() }.encode(&mut out.bytes)?;
+        // The store holds nothing that the log could lose.
+        let (_, durable) = region.log().durable();
+        Record::Ahead { applied: VersionVector::clone(&durable.0) }.encode(&mut out.bytes)?;
         out.bytes.extend_from_slice(&rows);
         out.send().await?;
         if !more {

@@ -135,19 +135,21 @@ impl<'r> Merging<'r> {
             progress.restart();
         }
         progress.keys_expected.store(keys, Ordering::Relaxed);
-        let merging = Self {
+        let mut merging = Self {
             region,
             donor,
             begin,
-            ours: region.sequencer().applied(),
+            ours: VersionVector::new(),
             cursor: from,
             ahead,
             open: None,
             came: HashSet::new(),
             since: 0,
         };
-        // The file first, then the store: everything here has a row, and recovery replays nothing over what is merged.
+        // The file first, which holds clients off. Then the store: everything here has a row, and
+        // recovery replays nothing over what is merged.
         merging.remember().await?;
+        merging.ours = region.sequencer().applied();
         region.commit_all().await?;
         Ok(merging)
     }

@@ -532,14 +532,12 @@ async fn j2_ops_that_come_in_between_void_the_takeover() {
     for n in 0..100 {
         a.ask(0, &format!("SET k{n} {n}"));
     }
-    c.ask(0, "SET c 1");
-    let (region, mut once) = (b.region(), true);
-    let disturbed = seed(&a, &b, usize::MAX, |_| {
-        if std::mem::take(&mut once) {
-            ask(&region, 0, "SET own 1");
-        }
-    })
-    .await;
+    for n in 0..50 {
+        c.ask(0, &format!("SET c{n} 1"));
+    }
+    let (theirs, ours) = (c.region(), b.region());
+    let (disturbed, fed) = tokio::join!(seed(&a, &b, usize::MAX, |_| {}), feed(&theirs, &ours));
+    assert!(fed);
     // Whether it comes before or after the merging begins is up to the runtime.
     if disturbed.is_err() {
         assert!(b.region().is_loading());

@@ -34,6 +34,8 @@ pub struct Options {
     pub conditions: Conditions,
     /// `log.retention`.
     pub retention: &'static str,
+    /// `topology.heal_after`.
+    pub heal_after: &'static str,
     /// More of the configuration, after its last table.
     pub extra: String,
     /// A shell script that ends in `exec \"$@\"`, to start the processes in; `$LOG` is where the op log is.
@@ -49,6 +51,7 @@ impl Options {
             sync: "always",
             conditions: Conditions::default(),
             retention: "24h",
+            heal_after: "3s",
             extra: String::new(),
             launcher: None,
         }
@@ -90,13 +93,13 @@ pub fn text(
         Shape::Star => format!("shape = \"star\"\nhub = {:?}", NAMES[0]),
         Shape::Mesh => "shape = \"mesh\"".to_owned(),
     };
-    let Options { sync, retention, extra, .. } = options;
+    let Options { sync, retention, heal_after, extra, .. } = options;
     let mut text = format!(
         "cluster = \"test\"\nregion = \"{name}\"\ndata_dir = {data:?}\n\
          [listen]\nresp = \"{resp}\"\nlink = \"{link}\"\nadmin = \"{admin}\"\n\
          [log]\nsync = \"{sync}\"\nretention = \"{retention}\"\n\
          [tls]\nca = \"ca.pem\"\ncert = \"{name}.pem\"\nkey = \"{name}.key\"\n\
-         [topology]\n{topology}\n"
+         [topology]\n{topology}\nheal_after = \"{heal_after}\"\n"
     );
     for (i, name) in names.iter().enumerate() {
         let address = if i == own { link } else { address_of(i) };

@@ -9,9 +9,20 @@ const WITHIN: Duration = Duration::from_secs(20);
 
 /// Gets a page: its status and body.
 pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    ask(address, "GET", path, "")
+}
+
+/// Posts `body`: the answer's status and body.
+pub fn post(address: SocketAddr, path: &str, body: &str) -> io::Result<(u16, String)> {
+    ask(address, "POST", path, body)
+}
+
+fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, WITHIN)?;
     stream.set_read_timeout(Some(WITHIN))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {answer}"));

@@ -4,11 +4,11 @@ use super::*;
 
 impl World<'_> {
     pub(super) fn start(&mut self, node: usize) -> Result<(), String> {
-        if self.nodes[node].process.is_some() {
+        if self.nodes[node].process.is_some() || self.nodes[node].dead {
             return Ok(());
         }
         let incarnation = self.random.between(2, u64::from(u32::MAX)) as u32;
-        let (boot, wide) = (self.random.next(), self.routes[node].clone());
+        let (boot, graph) = (self.random.next(), self.graph.clone());
         let always = self.options.sync == Sync::Always;
         let this = &mut self.nodes[node];
         let unclean = !this.disk.clean;
@@ -19,19 +19,27 @@ impl World<'_> {
         let (sequencer, objects) = recover(&this.disk, self.mutant)?;
         let settings = Settings {
             pending_bytes_max: self.options.pending_bytes_max,
+            redundant: self.options.redundant(),
             ..Settings::new("sim", &this.name, boot)
         };
-        let replica = Replica::new(settings, wide, this.disk.origin, sequencer.applied().clone());
+        let replica = Replica::new(settings, graph, this.disk.origin, sequencer.applied().clone());
         let generation = self.next_number;
         let mut process = Process::start(generation, &mut this.disk, sequencer, objects, replica);
         process.serving = !this.restored || !always;
         this.process = Some(process);
         self.note(|| format!("start {node}"));
         self.after(20, 120, Event::Commit { node, generation });
-        Ok(())
+        self.drain(node)
     }
 
-    pub(super) fn crash(&mut self, node: usize, clean: bool, restore: bool) -> Result<(), String> {
+    /// `away`: for how long; by chance if `None`.
+    pub(super) fn crash(
+        &mut self,
+        node: usize,
+        clean: bool,
+        restore: bool,
+        away: Option<u64>,
+    ) -> Result<(), String> {
         if restore && self.nodes[node].backup.is_none() {
             return Ok(());
         }
@@ -59,12 +67,21 @@ impl World<'_> {
             self.close_side(node, connection, 300);
         }
         let mut down = self.random.between(1, 400);
+        down = away.unwrap_or(down);
         if restore {
             self.restore(node);
             down += 400;
         }
-        self.at(self.now + down, Event::Start { node });
+        self.at(self.now.saturating_add(down), Event::Start { node });
         Ok(())
+    }
+
+    /// A region never comes back: what nobody else has safe is gone with it.
+    pub(super) fn bury(&mut self, node: usize) {
+        self.nodes[node].dead = true;
+        let others = self.nodes.iter().filter(|other| !other.dead);
+        let safe: Vec<VersionVector> = others.map(|other| other.disk.durable_vector()).collect();
+        self.history.buried(|dot| safe.iter().any(|vector| covers(vector, dot)));
     }
 
     pub(super) fn restore(&mut self, node: usize) {
@@ -99,10 +116,15 @@ impl World<'_> {
     }
 
     pub(super) fn client(&mut self, node: usize) -> Result<(), String> {
-        if self.healed || self.commands_left == 0 {
+        if self.healed || self.commands_left == 0 || self.nodes[node].dead {
             return Ok(());
         }
         self.after(1, 2 * self.options.pace_ms, Event::Client { node });
+        self.write(node)
+    }
+
+    /// One command of a client.
+    pub(super) fn write(&mut self, node: usize) -> Result<(), String> {
         let wall = self.wall(node);
         let unique = self.next_number;
         let this = &mut self.nodes[node];
@@ -116,7 +138,7 @@ impl World<'_> {
         }
         let this = &mut self.nodes[node];
         let Some(process) = &mut this.process else { return Ok(()) };
-        self.commands_left -= 1;
+        self.commands_left = self.commands_left.saturating_sub(1);
         let origin = process.sequencer.origin();
         let body = command(&mut self.random, &process.objects, origin, wall.0, self.options.keys, unique);
         if body.is_empty() {
@@ -250,10 +272,16 @@ impl World<'_> {
                     }
                 }
                 Effect::CloseLink { session, .. } => self.close_side(node, session, 5),
+                Effect::Dial { peer } => self.wanted(node, peer, true),
+                Effect::Undial { peer } => self.wanted(node, peer, false),
                 Effect::TakeNewIncarnation(amnesia) => self.reincarnate(node, &format!("{amnesia:?}")),
                 Effect::Notice(notice) => {
-                    if let Notice::Held { .. } = notice {
-                        self.report.holds += 1;
+                    match notice {
+                        Notice::Held { .. } => self.report.holds += 1,
+                        Notice::Rerouted(_) => {
+                            (self.rerouted, self.report.reroutes) = (true, self.report.reroutes + 1)
+                        }
+                        _ => {}
                     }
                     self.note(|| format!("region {node}: {notice:?}"));
                 }
@@ -265,6 +293,18 @@ impl World<'_> {
         self.watch(node)
     }
 
+    fn wanted(&mut self, node: usize, peer: RegionId, dial: bool) {
+        let Some(to) = self.ids.iter().position(|id| *id == peer) else { return };
+        self.note(|| format!("region {node} {} {to}", if dial { "dials" } else { "does not dial" }));
+        let Some(process) = &mut self.nodes[node].process else { return };
+        let generation = process.generation;
+        if !dial {
+            process.dials.remove(&to);
+        } else if process.dials.insert(to) && process.dialling.insert(to) {
+            self.after(1, 20, Event::Dial { node, peer: to, generation });
+        }
+    }
+
     pub(super) fn watch(&mut self, node: usize) -> Result<(), String> {
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
         let delivery = process.replica.delivery();
@@ -274,7 +314,7 @@ impl World<'_> {
         self.report.most_pending_bytes = self.report.most_pending_bytes.max(delivery.pending_bytes());
         let waits = delivery.causal_waits();
         self.report.causal_waits = self.report.causal_waits.max(waits);
-        if waits > 0 && self.options.never_waits() && self.mutant == Mutant::None {
+        if waits > 0 && !self.rerouted && self.options.never_waits() && self.mutant == Mutant::None {
             return Err(format!("an op waited in a {:?}", self.options.shape));
         }
         if let Some(MonoMs(at)) = process.replica.poll_timeout()
@@ -299,9 +339,32 @@ impl World<'_> {
         self.note(|| format!("apply {:?} at {node}", op.header.dot));
         let this = &mut self.nodes[node];
         match &mut this.process {
-            Some(process) => process.apply_remote(&mut this.disk, op, self.mutant),
-            None => Ok(()),
+            Some(process) => process.apply_remote(&mut this.disk, op, self.mutant)?,
+            None => return Ok(()),
         }
+        self.look_at_watched();
+        Ok(())
+    }
+
+    /// Whether scripted writes have come everywhere.
+    pub(super) fn look_at_watched(&mut self) {
+        let (nodes, options, report, now) = (&self.nodes, &self.options, &mut self.report, self.now);
+        self.watched.retain(|watched| {
+            let has = |node: &Node| {
+                node.process.as_ref().is_none_or(|process| covers(process.sequencer.applied(), &watched.dot))
+            };
+            let narrow = |at: &usize| options.narrow.iter().any(|(_, to, _)| to == at);
+            let mut others = nodes.iter().enumerate().filter(|(at, _)| !narrow(at));
+            let reached = Some(now - watched.written);
+            if others.all(|(_, node)| has(node)) {
+                report.others_ms[watched.place] = report.others_ms[watched.place].or(reached);
+            }
+            let everywhere = nodes.iter().all(has);
+            if everywhere {
+                report.reached_ms[watched.place] = reached;
+            }
+            !everywhere
+        });
     }
 
     pub(super) fn reincarnate(&mut self, node: usize, why: &str) {

@@ -7,10 +7,44 @@ impl World<'_> {
         self.cuts.get(&(from, to)).is_some_and(|until| *until > self.now)
     }
 
-    pub(super) fn dial(&mut self, low: usize, high: usize) -> Result<(), String> {
-        self.after(DIAL_MS / 2, DIAL_MS, Event::Dial { low, high });
-        let believed = self.connections.values().any(|c| c.ends == [low, high] && c.open[0]);
-        if believed { Ok(()) } else { self.connect(low, high) }
+    pub(super) fn dial(&mut self, node: usize, peer: usize, generation: u64) -> Result<(), String> {
+        let Some(process) = self.running(node, generation) else { return Ok(()) };
+        if !process.dials.contains(&peer) {
+            process.dialling.remove(&peer);
+            return Ok(());
+        }
+        self.after(DIAL_MS / 2, DIAL_MS, Event::Dial { node, peer, generation });
+        // Either side may have dialled: one connection is enough.
+        let between = |c: &&Connection| c.ends == [node, peer] || c.ends == [peer, node];
+        let believed = self.connections.values().filter(between).any(|c| c.open[c.side(node)]);
+        if believed { Ok(()) } else { self.connect(node, peer) }
+    }
+
+    pub(super) fn cut(&mut self, from: usize, to: usize, until: u64) {
+        self.note(|| format!("cut {from} -> {to} until {until}"));
+        self.cuts.insert((from, to), until);
+        if until > self.now.saturating_add(IDLE_MS) {
+            self.at(self.now + IDLE_MS, Event::Idle { from, to });
+        }
+    }
+
+    /// Nothing passed for long: both ends give up.
+    pub(super) fn idle(&mut self, from: usize, to: usize) -> Result<(), String> {
+        if !self.is_cut(from, to) {
+            return Ok(());
+        }
+        let between = |c: &Connection| c.ends == [from, to] || c.ends == [to, from];
+        let stalled: Vec<u64> =
+            self.connections.iter().filter(|(_, c)| between(c)).map(|(number, _)| *number).collect();
+        for number in stalled {
+            if let Some(connection) = self.connections.get_mut(&number) {
+                connection.lose_everything();
+            }
+            for node in [from, to] {
+                self.after(1, 200, Event::Lost { node, connection: number });
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn connect(&mut self, low: usize, high: usize) -> Result<(), String> {
@@ -39,8 +73,20 @@ impl World<'_> {
         if !connection.open[side] || connection.is_broken() {
             return;
         }
-        let delay = self.nodes[node].delays[connection.ends[1 - side]];
-        let arrival = self.now + delay + self.random.below(delay / 2 + 1);
+        let peer = connection.ends[1 - side];
+        let delay = self.nodes[node].delays[peer];
+        let mut start = self.now;
+        if let Payload::Control(bytes) | Payload::Batch(bytes) = &payload {
+            self.report.sent_bytes += bytes.len() as u64;
+            if let Some((_, _, rate)) = self.options.narrow.iter().find(|(a, b, _)| (*a, *b) == (node, peer))
+                && stream != 0
+            {
+                let busy = self.busy.entry((node, peer)).or_default();
+                *busy = start.max(*busy) + bytes.len() as u64 * 1_000 / rate.max(&1);
+                start = *busy;
+            }
+        }
+        let arrival = start + delay + self.random.below(delay / 2 + 1);
         let stream = (side == 0, stream);
         let arrival = connection.send(stream, payload, arrival);
         self.at(arrival, Event::Arrive { connection: session, stream });
@@ -138,7 +184,17 @@ impl World<'_> {
         };
         let own = process.sequencer.origin();
         let mut batches = Vec::new();
-        for ((_, session), running) in &mut process.feeds {
+        let mut later = false;
+        for ((peer, session), running) in &mut process.feeds {
+            let narrow = self.options.narrow.iter().any(|(a, b, _)| *a == node && self.ids[*b] == *peer);
+            let mut limit = limit;
+            if narrow {
+                let to = self.ids.iter().position(|id| id == peer).unwrap_or(node);
+                let busy = self.busy.get(&(node, to)).is_some_and(|busy| *busy > self.now + WINDOW_MS);
+                let few = if busy { running.at } else { running.at + BATCH_OPS };
+                later |= few < limit;
+                limit = limit.min(few.max(running.at));
+            }
             let mut encoder = BatchEncoder::default();
             for op in this.disk.log.get(running.at..limit).unwrap_or_default() {
                 let skipped = self.mutant == Mutant::ForwardOwnOnly && op.header.dot.actor != own;
@@ -159,6 +215,10 @@ impl World<'_> {
                 batches.push((*session, running.subscription, bytes));
             }
             running.at = running.at.max(limit);
+        }
+        if later {
+            let generation = process.generation;
+            self.after(WINDOW_MS / 3, WINDOW_MS / 2, Event::Pump { node, generation });
         }
         for (session, subscription, bytes) in batches {
             self.transmit(node, session, subscription, Payload::Batch(bytes));
@@ -182,12 +242,12 @@ impl World<'_> {
         let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
         let side = connection.side(node);
         let peer = self.ids[connection.ends[1 - side]];
-        let open = std::mem::replace(&mut connection.open[side], false);
+        let (now, open) = (MonoMs(self.now), std::mem::replace(&mut connection.open[side], false));
         if connection.open == [false, false] {
             self.connections.remove(&number);
         }
         if open && let Some(process) = &mut self.nodes[node].process {
-            process.replica.handle_disconnected(peer, number);
+            process.replica.handle_disconnected(now, peer, number);
         }
         self.drain(node)
     }

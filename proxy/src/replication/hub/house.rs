@@ -1,0 +1,180 @@
+//! What is told of the links: status, metrics, and what of the log nobody needs any more.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crdts::CvRDT;
+use meridian_conflict::clock::{RegionId, VersionVector};
+use meridian_topology::replica::{self, Phase};
+
+use super::Hub;
+use crate::oplog::Lsn;
+use crate::sequencer::AppliedMark;
+
+impl Hub {
+    /// Status, metrics, and what the log may forget.
+    pub(super) fn keep_house(&mut self) {
+        let metrics = Arc::clone(self.region.metrics());
+        let wall = self.region.wall().0;
+        let mut have_all: Option<VersionVector> = None;
+        let own = &self.region.settings().region;
+        let fed: BTreeSet<RegionId> =
+            self.replica.graph().fed_by(own).iter().map(|name| RegionId::of(name.as_str())).collect();
+        let all = self.replica.status();
+        self.forget_links(&all);
+        for status in all {
+            let name = self.name(status.peer);
+            let label = [name.as_str()];
+            let up = matches!(status.phase, Phase::Up | Phase::Held(_));
+            metrics.link_up.with_label_values(&label).set(i64::from(up));
+            if let Some(ms) = status.round_trip_ms {
+                metrics.link_rtt.with_label_values(&label).set(ms as f64 / 1e3);
+            }
+            if let Some(ms) = status.clock_offset_ms {
+                metrics.peer_clock_skew.with_label_values(&label).set(ms as f64 / 1e3);
+            }
+            metrics
+                .unacked_ops
+                .with_label_values(&label)
+                .set(i64::try_from(status.behind_ops).unwrap_or(i64::MAX));
+            for (what, differs) in
+                [("topology", status.topology_differs), ("policies", status.policies_differ)]
+            {
+                metrics.config_mismatch.with_label_values(&[&name, what]).set(i64::from(differs));
+            }
+            self.show(&name, &status, up, wall);
+            if status.subscribed || fed.contains(&status.peer) {
+                have_all = Some(match have_all {
+                    Some(mut known) => {
+                        known.glb(&status.acknowledged);
+                        known
+                    }
+                    None => status.acknowledged.clone(),
+                });
+            }
+        }
+        let delivery = self.replica.delivery();
+        metrics.pending_bytes.set(i64::try_from(delivery.pending_bytes()).unwrap_or(i64::MAX));
+        self.show_pending(&metrics);
+        let delivery = self.replica.delivery();
+        let waits = delivery.causal_waits();
+        metrics.causal_waits.inc_by(waits.saturating_sub(self.waits));
+        self.waits = waits;
+        for (peer, count) in delivery.duplicates() {
+            let known = self.duplicates.entry(*peer).or_default();
+            let name = self.names.get(peer).cloned().unwrap_or_default();
+            metrics.duplicate_ops.with_label_values(&[&name]).inc_by(count.saturating_sub(*known));
+            *known = *count;
+        }
+        self.show_routes(&metrics);
+        self.tell_truncation(have_all);
+    }
+
+    /// Who feeds whose ops, and how often that changed. A gauge that was set once goes to zero.
+    fn show_routes(&mut self, metrics: &crate::metrics::Metrics) {
+        let own = RegionId::of(self.region.settings().region.as_str());
+        let others = self.names.keys().copied().filter(|region| *region != own);
+        let now: BTreeSet<(RegionId, RegionId)> = others
+            .flat_map(|region| self.replica.feeders(region).map(move |feeder| (region, feeder)))
+            .collect();
+        for (region, feeder) in self.routes_shown.union(&now) {
+            let label = [&*self.name(*region), &*self.name(*feeder)];
+            metrics.route.with_label_values(&label).set(i64::from(now.contains(&(*region, *feeder))));
+        }
+        self.routes_shown = now;
+        for (region, count) in self.replica.reroutes() {
+            let known = self.reroutes.entry(*region).or_default();
+            let name = self.names.get(region).cloned().unwrap_or_default();
+            metrics.reroutes.with_label_values(&[&name]).inc_by(count.saturating_sub(*known));
+            *known = *count;
+        }
+    }
+
+    /// Held ops by origin; a gauge that was set once is set to zero when nothing is held any more.
+    fn show_pending(&mut self, metrics: &crate::metrics::Metrics) {
+        let held = self.replica.delivery().pending_by_origin();
+        self.pending_shown.extend(held.keys().copied());
+        for origin in &self.pending_shown {
+            let name = self.names.get(&origin.region()).cloned().unwrap_or_default();
+            let label = format!("{name}.{:08x}", origin.incarnation());
+            let count = held.get(origin).copied().unwrap_or(0);
+            metrics.pending_ops.with_label_values(&[&label]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Links that were made to heal a route, and are gone, are not shown any more.
+    fn forget_links(&self, present: &[replica::PeerStatus]) {
+        let names: BTreeSet<String> = present.iter().map(|status| self.name(status.peer)).collect();
+        self.states.lock().retain(|name, _| {
+            let stays = names.contains(name);
+            if !stays {
+                self.region.metrics().link_up.with_label_values(&[name.as_str()]).set(0);
+            }
+            stays
+        });
+    }
+
+    fn show(&mut self, name: &str, status: &replica::PeerStatus, up: bool, wall: u64) {
+        let bytes = &self.region.metrics().link_bytes;
+        let total = |direction| {
+            bytes.with_label_values(&[name, direction, "ops"]).get()
+                + bytes.with_label_values(&[name, direction, "control"]).get()
+        };
+        let text = match status.phase {
+            Phase::Down => "down".to_owned(),
+            Phase::Greeting => "greeting".to_owned(),
+            Phase::Up if status.silent => "silent".to_owned(),
+            Phase::Up => "up".to_owned(),
+            Phase::Held(hold) => format!("held: {hold:?}"),
+        };
+        let mut states = self.states.lock();
+        let state = states.entry(name.to_owned()).or_default();
+        state.peer = name.to_owned();
+        if state.state != text {
+            state.state = text;
+            state.since_ms = wall;
+        }
+        state.connected = up;
+        state.rtt_ms = status.round_trip_ms.map(|ms| ms as f64);
+        state.unacked_ops = status.behind_ops;
+        state.sent_bytes = total("sent");
+        state.received_bytes = total("received");
+        state.last_error = self.troubles.get(&status.peer).cloned();
+        state.protocol = up.then_some(1);
+        state.mismatches = [("topology", status.topology_differs), ("policies", status.policies_differ)]
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(what, _)| what.to_owned())
+            .collect();
+    }
+
+    /// Tells the committer what every subscriber has, and the state machine what the log has lost.
+    fn tell_truncation(&mut self, have_all: Option<VersionVector>) {
+        let segments = self.region.log().segments();
+        let alone = self.region.membership().regions.len() <= 1;
+        let below = match have_all {
+            None if alone => self.region.log().written_lsn(),
+            None => Lsn(0),
+            Some(vector) => segments
+                .iter()
+                .rev()
+                .find(|segment| {
+                    AppliedMark::decode(&segment.mark)
+                        .is_some_and(|mark| meridian_conflict::clock::covers_all(&vector, &mark.0))
+                })
+                .map_or(Lsn(0), |segment| segment.previous_end),
+        };
+        self.region.committer().set_peers_have(below);
+        let Some(oldest) = segments.first() else { return };
+        let floor = self.region.sequencer().floor();
+        let known = Some((oldest.start, floor));
+        if self.truncated != known
+            && let Some(mark) = AppliedMark::decode(&oldest.mark)
+        {
+            let mut lost = mark.0.as_ref().clone();
+            lost.merge(self.region.sequencer().floor());
+            self.replica.handle_truncated(lost);
+            self.truncated = known;
+        }
+    }
+}
