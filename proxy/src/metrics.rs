@@ -56,6 +56,12 @@ pub struct Metrics {
     pub unacked_ops: IntGaugeVec,
     /// `unacked_bytes{peer}`.
     pub unacked_bytes: IntGaugeVec,
+    /// `fenced{region}`.
+    pub fenced: IntGaugeVec,
+    /// `gc_blocked_by{region}`.
+    pub gc_blocked_by: IntGaugeVec,
+    /// `seconds_until_reseed{peer}`.
+    pub seconds_until_reseed: IntGaugeVec,
     /// `reroutes_total{origin}`.
     pub reroutes: IntCounterVec,
     /// `route{origin,peer}`.
@@ -155,6 +161,17 @@ impl Metrics {
             unacked_bytes: build.gauges(
                 "unacked_bytes",
                 "Log bytes not sent to a neighbour yet.",
+                &["peer"],
+            )?,
+            fenced: build.gauges("fenced", "Whether a region was away beyond its lease.", &["region"])?,
+            gc_blocked_by: build.gauges(
+                "gc_blocked_by",
+                "Whether a region is the one furthest behind, whom log and metadata wait for.",
+                &["region"],
+            )?,
+            seconds_until_reseed: build.gauges(
+                "seconds_until_reseed",
+                "Until a region that is not heard of is fenced, or the log has no room for what it lacks.",
                 &["peer"],
             )?,
             reroutes: build.counters(

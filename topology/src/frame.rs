@@ -139,10 +139,11 @@ pub enum Control {
         /// Which one.
         id: u64,
     },
-    /// Entries of the asker's durable vector that rose since its last acknowledgement on this link.
-    Ack {
-        /// What rose.
-        durable: VersionVector,
+    /// What rose since the last message of this kind on this link of what is known of who has durably
+    /// applied what. The sender's own row acknowledges.
+    Stability {
+        /// What rose, by region.
+        rows: Vec<Row>,
     },
     /// Once a second.
     Heartbeat(Heartbeat),
@@ -151,6 +152,24 @@ pub enum Control {
         /// Why.
         reason: GoodbyeReason,
     },
+}
+
+/// What a region has durably applied. On the wire, its vector's entries that rose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Whose row.
+    pub region: RegionId,
+    /// Under which origin it writes.
+    pub origin: Origin,
+    /// Greater for every life of the region: a later life's row replaces an earlier one's.
+    pub life: u64,
+    /// Rises about once per heartbeat, while the region lives.
+    pub beat: u64,
+    /// Its clock at a moment when every op it had given out was durable there and within its own
+    /// entry of the vector: later ops are stamped after it.
+    pub hlc: Hlc,
+    /// What it has durably applied.
+    pub durable: VersionVector,
 }
 
 /// Signs of life, clocks and progress.

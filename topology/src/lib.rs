@@ -15,4 +15,5 @@ pub mod sequence;
 pub mod shape;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod stability;
 pub mod time;

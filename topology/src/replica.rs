@@ -18,6 +18,8 @@
 //!
 //! - Every op is delivered once, after everything its writer had seen ([`crate::delivery`]).
 //! - Only durable vectors are acknowledged, at most once per `ack_every_ms` and link.
+//! - Routes heal by themselves ([`crate::route`]); every region learns what every region has durably
+//!   applied ([`crate::stability`]).
 //! - A stamp too far ahead is not admitted, nor anything after it from that peer, and the link is
 //!   held with the reason; it is tried again each second (K2).
 //! - A peer that knows more of our own origin than we gave out makes us take a new incarnation
@@ -28,6 +30,7 @@ mod greeting;
 mod intake;
 mod link;
 mod routing;
+mod rows;
 mod settings;
 mod status;
 #[cfg(test)]
@@ -45,9 +48,10 @@ use crate::delivery::Delivery;
 use crate::feed::Feed;
 use crate::frame::{Control, GoodbyeReason, Hello, PROTOCOLS, Refusal};
 use crate::graph::Graph;
-use crate::route::Router;
+use crate::route::{Router, lives};
+use crate::stability::Stability;
 use crate::time::{MonoMs, WallMs};
-use link::{Holders, Intake, Link, distance, merge};
+use link::{Holders, Intake, Link, merge};
 
 pub use effect::Effect;
 pub use settings::Settings;
@@ -69,13 +73,17 @@ pub struct Replica<B> {
     dials: BTreeSet<RegionId>,
     reroutes: BTreeMap<RegionId, u64>,
     delivery: Delivery<B>,
-    durable: VersionVector,
+    stability: Stability,
+    /// When members were last looked at.
+    reviewed: MonoMs,
     oldest: VersionVector,
     links: BTreeMap<RegionId, Link>,
     holders: BTreeMap<RegionId, Holders>,
     next_subscription: u64,
     amnesiac: bool,
     forget_held_at: Option<MonoMs>,
+    /// Lives of regions that were removed: refused even when the region is a member again.
+    retired: BTreeSet<Origin>,
     /// Regions with an op too far ahead of our clock, and when it came: no way around that.
     skewed: BTreeMap<RegionId, MonoMs>,
     effects: VecDeque<Effect<B>>,
@@ -86,6 +94,10 @@ impl<B: AsRef<[u8]>> Replica<B> {
     /// applied `applied`. The first [`Replica::handle_timeout`] says whom to dial.
     pub fn new(settings: Settings, graph: Graph, origin: Origin, applied: VersionVector) -> Self {
         let delivery = Delivery::new(applied.clone(), settings.pending_bytes_max);
+        let own_sequence = applied.get(&origin);
+        let members = graph.members().iter().map(|name| RegionId::of(name.as_str()));
+        let Settings { life, lease_ms, young_ms, .. } = settings;
+        let stability = Stability::new(origin, life, applied, members, lease_ms, young_ms);
         Self {
             region: RegionId::of(settings.region.as_str()),
             topology_digest: graph.digest(),
@@ -93,18 +105,20 @@ impl<B: AsRef<[u8]>> Replica<B> {
             subscriptions: BTreeMap::new(),
             dials: BTreeSet::new(),
             reroutes: BTreeMap::new(),
-            own_sequence: applied.get(&origin),
+            own_sequence,
             hlc: Hlc::default(),
             settings,
             origin,
             delivery,
-            durable: applied,
+            stability,
+            reviewed: MonoMs(0),
             oldest: VersionVector::new(),
             links: BTreeMap::new(),
             holders: BTreeMap::new(),
             next_subscription: 1,
             amnesiac: false,
             forget_held_at: None,
+            retired: BTreeSet::new(),
             skewed: BTreeMap::new(),
             effects: VecDeque::new(),
         }
@@ -119,6 +133,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
     /// origin, and its clock.
     pub fn handle_local(&mut self, sequence: u64, hlc: Hlc) {
         self.hlc = self.hlc.max(hlc);
+        self.stability.own_clock(sequence, hlc);
         if sequence > self.own_sequence {
             self.own_sequence = sequence;
             let effects = &mut self.effects;
@@ -193,19 +208,17 @@ impl<B: AsRef<[u8]>> Replica<B> {
                 self.find_unneeded(now);
             }
             Control::SubscribeRefused { id, reason } => self.subscription_refused(now, peer, id, reason),
-            Control::Ack { durable } => {
-                if self.believes(peer, &durable)
-                    && let Some(link) = self.links.get_mut(&peer)
-                {
-                    merge(&mut link.acknowledged, &durable);
-                    merge(&mut link.peer_applied, &durable);
-                }
-            }
+            Control::Stability { rows } => self.take_rows(now, peer, &rows),
             Control::Heartbeat(heartbeat) => {
                 if self.believes(peer, &heartbeat.applied)
                     && let Some(link) = self.links.get_mut(&peer)
                 {
-                    link.heartbeat(now, wall, &heartbeat);
+                    let other_topology = link.heartbeat(now, wall, &heartbeat);
+                    if other_topology {
+                        // Rows of regions that were no members there were not kept.
+                        link.rows_known.clear();
+                        self.introduce_rows(now, peer);
+                    }
                     self.review(now);
                 }
             }
@@ -245,23 +258,6 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
     }
 
-    /// Everything up to `durable` is safe on disk here.
-    pub fn handle_durable(&mut self, now: MonoMs, durable: &VersionVector) {
-        merge(&mut self.durable, durable);
-        let due: Vec<RegionId> = self
-            .links
-            .iter_mut()
-            .filter(|(peer, link)| link.greeted.is_some() && self.subscriptions.contains_key(*peer))
-            .filter(|(_, link)| distance(&self.durable, &link.ack_sent) > 0)
-            .filter_map(|(peer, link)| {
-                let at = link.ack_sent_at.map_or(now, |sent| sent.after(self.settings.ack_every_ms));
-                link.ack_at = Some(at);
-                (at <= now).then_some(*peer)
-            })
-            .collect();
-        due.into_iter().for_each(|peer| self.acknowledge(now, peer));
-    }
-
     /// The log no longer holds ops up to `oldest`.
     pub fn handle_truncated(&mut self, oldest: VersionVector) {
         self.oldest = oldest;
@@ -270,29 +266,53 @@ impl<B: AsRef<[u8]>> Replica<B> {
     /// This region goes on as `origin`, having applied `applied`: local ops given out under the
     /// former origin up to the change are not to be taken from peers again. All links were closed
     /// when the need for it was found; connections made from now on present the new identity.
-    pub fn handle_reincarnated(&mut self, origin: Origin, applied: &VersionVector) {
+    ///
+    /// `durable` is what is durable here now.
+    pub fn handle_reincarnated(&mut self, origin: Origin, applied: &VersionVector, durable: &VersionVector) {
         self.end(GoodbyeReason::NewIncarnation);
         self.handle_local(applied.get(&self.origin), Hlc::default());
         self.origin = origin;
         self.own_sequence = applied.get(&origin);
         self.amnesiac = false;
+        let life = self.hlc.ms();
+        self.stability.reincarnate(origin, life, durable.clone());
     }
 
     /// Another topology is in force: regions joined or left, or the shape changed. Links to regions
     /// that left close, and so do those that are not needed any more; subscriptions that change are
     /// taken up anew from the vector.
     ///
+    /// A region that left is refused from now on, and its lives that are known here are when it is a
+    /// member again: it has to join as new, without its data and under a new incarnation.
+    ///
     /// Ops of a region that left and that any member has still reach every member. A region that is
     /// not a member of `graph` itself has no peers any more.
     pub fn handle_topology(&mut self, now: MonoMs, graph: Graph) {
         self.topology_digest = graph.digest();
+        let before: Vec<RegionId> = self.router.members().collect();
         self.router.set_graph(graph);
+        for left in
+            before.into_iter().filter(|member| *member != self.region && !self.router.is_peer(*member))
+        {
+            self.retired.extend(lives(self.delivery.admitted(), left).map(|(origin, _)| origin));
+            let greeted = self.links.get(&left).and_then(|link| link.greeted.as_ref());
+            self.retired.extend(greeted.map(|greeted| greeted.origin));
+            self.retired.extend(self.stability.row(left).map(|row| row.origin));
+        }
+        self.stability.set_members(self.router.members());
         let gone: Vec<RegionId> =
             self.links.keys().filter(|peer| !self.router.is_peer(**peer)).copied().collect();
         for peer in gone {
             self.close(peer, CloseReason::NotMember);
+            // What it had begun to give may depend on what it alone still has.
+            self.forget_held_soon(now);
         }
         self.review(now);
+    }
+
+    /// Refuses these lives, too: those that were [`Replica::retired`] before a restart.
+    pub fn handle_retired(&mut self, origins: impl IntoIterator<Item = Origin>) {
+        self.retired.extend(origins);
     }
 
     /// Says goodbye to every peer and closes its link.

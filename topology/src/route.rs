@@ -128,6 +128,10 @@ pub struct Router {
     places: BTreeMap<RegionId, usize>,
     via: Vec<u128>,
     neighbours: BTreeSet<RegionId>,
+    /// Pairs of neighbours, both ways.
+    pairs: BTreeSet<(RegionId, RegionId)>,
+    /// Members of whom nothing was heard for long, by any way.
+    unheard: BTreeSet<RegionId>,
     redundant: bool,
     heal_after_ms: u64,
     lost: BTreeSet<RegionId>,
@@ -152,6 +156,8 @@ impl Router {
             places: BTreeMap::new(),
             via: Vec::new(),
             neighbours: BTreeSet::new(),
+            pairs: BTreeSet::new(),
+            unheard: BTreeSet::new(),
             redundant,
             heal_after_ms,
             lost: BTreeSet::new(),
@@ -170,6 +176,8 @@ impl Router {
         self.names = self.graph.members().iter().map(|name| (id(name), name.clone())).collect();
         self.places = self.graph.members().iter().enumerate().map(|(at, name)| (id(name), at)).collect();
         self.neighbours = self.graph.neighbours(&self.at).iter().map(id).collect();
+        let feeds = self.graph.feeds().map(|feed| (id(&feed.from), id(&feed.to)));
+        self.pairs = feeds.flat_map(|(from, to)| [(from, to), (to, from)]).collect();
         self.lost.retain(|region| self.names.contains_key(region));
         self.find_base();
     }
@@ -202,9 +210,25 @@ impl Router {
         region != self.region && self.names.contains_key(&region)
     }
 
+    /// Every member, this region included.
+    pub fn members(&self) -> impl Iterator<Item = RegionId> + '_ {
+        self.names.keys().copied()
+    }
+
     /// Members that share a feed with this region by the graph.
     pub fn neighbours(&self) -> &BTreeSet<RegionId> {
         &self.neighbours
+    }
+
+    /// Whether two regions share a feed by the graph, in either direction.
+    pub fn are_neighbours(&self, a: RegionId, b: RegionId) -> bool {
+        self.pairs.contains(&(a, b))
+    }
+
+    /// Members of whom nothing was heard for long, by any way, are dialled too: where cuts leave
+    /// groups of regions that all have live feeders among themselves, somebody has to look further.
+    pub fn set_unheard(&mut self, unheard: BTreeSet<RegionId>) {
+        self.unheard = unheard;
     }
 
     /// Members not heard for `heal_after`, of those that matter here.
@@ -244,7 +268,8 @@ impl Router {
         let sources = self.ways.values().flat_map(Way::sources);
         let wanted = sources.chain(self.base.values().flatten().copied());
         let alternatives = wanted.filter(|peer| !self.neighbours.contains(peer));
-        self.neighbours.iter().filter(greater).copied().chain(alternatives).collect()
+        let unheard = self.unheard.iter().filter(|peer| !self.neighbours.contains(peer)).copied();
+        self.neighbours.iter().filter(greater).copied().chain(alternatives).chain(unheard).collect()
     }
 
     /// For each member, in the order of names, the set of members through which its ops come here, a
@@ -284,6 +309,8 @@ impl Router {
         let mut regions: BTreeSet<RegionId> = self.names.keys().copied().collect();
         let vectors = view.peers.iter().map(|peer| peer.advertised).chain([view.applied]);
         regions.extend(vectors.flat_map(|vector| vector.dots.keys().map(|origin| origin.region())));
+        // A region that left and never wrote: its way would keep a deadline that nobody meets.
+        self.ways.retain(|region, _| regions.contains(region));
         let mut moves = Vec::new();
         let none = BTreeSet::new();
         for region in regions {

@@ -14,6 +14,8 @@
 //! | stamps of a region rise, over restarts and steps of its clock | each write |
 //! | only durable vectors are acknowledged to peers | each acknowledgement |
 //! | held ops stay within their bound; on rings and stars none is held | each step |
+//! | nothing is said to be stable, or durable somewhere, that is not on those disks | now and then |
+//! | routes are as usual again unless something is broken for good, and all is stable | the end |
 //! | all regions have the same vector, the same full states, show the same | the end |
 //! | every acknowledged write is everywhere | the end |
 //! | a region's state is the fold of its log, and what recovery of its disk leads to | the end |
@@ -80,11 +82,29 @@ pub enum Mutant {
     ContextsForgotten,
     /// Removals and overwrites take along what their writer had not seen.
     SeenEverything,
+    /// Nobody is ever seen to be ahead.
+    GradientOff,
+    /// Links beyond those of the topology are not dialled.
+    DialsIgnored,
+    /// Feeders that come back seem to live on what we give them.
+    NoReturn,
+    /// Links that nobody needs are not closed.
+    LinksKept,
+    /// Of who has applied what, only the neighbours' own word is taken.
+    RowsNotRelayed,
+    /// Region 0 is taken to have applied whatever we have.
+    StableIgnoresOne,
+    /// Rows tell what is applied, durable or not.
+    RowsOfApplied,
+    /// A dead region is waited for for ever.
+    FenceNever,
+    /// A region tells a later clock than it will stamp with.
+    ClockToldAhead,
 }
 
 impl Mutant {
     /// All that have to be found.
-    pub const ALL: [Mutant; 14] = [
+    pub const ALL: [Mutant; 23] = [
         Mutant::NoDedupe,
         Mutant::NoCausalGate,
         Mutant::AcknowledgeBeforeDurable,
@@ -99,6 +119,15 @@ impl Mutant {
         Mutant::StoreBeforeLog,
         Mutant::ContextsForgotten,
         Mutant::SeenEverything,
+        Mutant::GradientOff,
+        Mutant::DialsIgnored,
+        Mutant::NoReturn,
+        Mutant::LinksKept,
+        Mutant::RowsNotRelayed,
+        Mutant::StableIgnoresOne,
+        Mutant::RowsOfApplied,
+        Mutant::FenceNever,
+        Mutant::ClockToldAhead,
     ];
 }
 
@@ -145,6 +174,12 @@ pub struct Report {
     pub marks: Vec<u64>,
     /// Bytes sent by all.
     pub sent_bytes: u64,
+    /// The latest time found to have passed everywhere, virtual milliseconds.
+    pub passed_ms: u64,
+    /// Members fenced after their lease, and let back.
+    pub fenced: u64,
+    /// See `fenced`.
+    pub unfenced: u64,
     /// When faults ended, virtual milliseconds.
     pub healed_ms: u64,
     /// When all was equal.

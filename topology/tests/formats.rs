@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId, VersionVector};
 use meridian_conflict::op::Header;
 use meridian_topology::frame::batch::{BatchDecoder, BatchEncoder};
-use meridian_topology::frame::{Control, Echo, GoodbyeReason, Heartbeat, Hello, PROTOCOLS, Refusal};
+use meridian_topology::frame::{Control, Echo, GoodbyeReason, Heartbeat, Hello, PROTOCOLS, Refusal, Row};
 use meridian_topology::seed::{Assembler, Cursor, Record, Request, SEED_VERSION, SeedRefusal, Seeded};
 use meridian_topology::sequence::{Position, Sequencer};
 use meridian_topology::time::{MonoMs, WallMs};
@@ -70,13 +70,21 @@ fn controls() -> Vec<(&'static str, Control)> {
         policy_digest: 2,
         via: vec![0, 0b11, 1 << 127],
     };
+    let row = Row {
+        region: RegionId(1),
+        origin: origin(1),
+        life: 1_699_999_999_000,
+        beat: 12,
+        hlc: Hlc::from_ms(1_700_000_000_001),
+        durable: vector(),
+    };
     let regions = [RegionId(1), RegionId(2)].into_iter().collect();
     vec![
         ("hello", Control::Hello(Box::new(hello))),
         ("subscribe", Control::Subscribe { id: 3, regions, from: vector() }),
         ("subscribe_refused", Control::SubscribeRefused { id: 3, reason: Refusal::PastLog }),
         ("unsubscribe", Control::Unsubscribe { id: 3 }),
-        ("ack", Control::Ack { durable: vector() }),
+        ("stability", Control::Stability { rows: vec![row] }),
         ("heartbeat", Control::Heartbeat(heartbeat)),
         ("goodbye", Control::Goodbye { reason: GoodbyeReason::NewIncarnation }),
     ]

@@ -50,6 +50,9 @@ fn every_kind_of_fault_happens() {
         ("duplicates", sum(|r| r.duplicates)),
         ("long faults", sum(|r| r.long_faults)),
         ("reroutes", sum(|r| r.reroutes)),
+        ("fenced members", sum(|r| r.fenced)),
+        ("members let back", sum(|r| r.unfenced)),
+        ("time that has passed everywhere", sum(|r| r.passed_ms)),
     ];
     for (what, count) in seen {
         assert!(count > 0, "no {what}");
@@ -304,6 +307,46 @@ fn every_sync_mode_survives_the_loss_of_any_region_for_good() {
                 run_with(node as u64, options, Mutant::None, None)
                     .unwrap_or_else(|failure| panic!("{failure}"));
             }
+        }
+    }
+}
+
+#[test]
+fn j1_a_region_joins_with_nothing_and_gets_everything() {
+    for shape in Shape::ALL {
+        for seed in 0..5 {
+            let script = vec![(200, Fault::Join { node: 2 }), (3_000, write(2)), (3_000, write(0))];
+            let options = Options { absent: vec![2], script, ..Options::calm(4, shape) };
+            let report = run_with(seed, options, Mutant::None, None).unwrap_or_else(|f| panic!("{f}"));
+            reach_within(&[report], 1_000);
+        }
+    }
+}
+
+#[test]
+fn a_removed_regions_ops_die_out_and_it_is_kept_out_until_it_joins_as_new() {
+    for shape in Shape::ALL {
+        for seed in 0..5 {
+            let mut script = vec![(250, Fault::Leave { node: 1 }), (2_000, write(0)), (2_000, write(1))];
+            let options = Options { script: script.clone(), ..Options::calm(4, shape) };
+            let report = run_with(seed, options.clone(), Mutant::None, None);
+            let report = report.unwrap_or_else(|failure| panic!("{failure}"));
+            assert!(report.reached_ms[0].is_some(), "{report:?}");
+            script.extend([(4_000, Fault::Join { node: 1 }), (8_000, write(1)), (8_000, write(2))]);
+            let options = Options { script, ..options };
+            run_with(seed, options, Mutant::None, None).unwrap_or_else(|failure| panic!("{failure}"));
+        }
+    }
+}
+
+#[test]
+fn any_shape_changes_into_any_other_under_load() {
+    for from in Shape::ALL {
+        for (seed, to) in Shape::ALL.into_iter().enumerate() {
+            let script = vec![(200, Fault::Reshape { shape: to }), (4_000, write(0)), (4_000, write(3))];
+            let options = Options { script, ..Options::calm(5, from) };
+            let report = run_with(seed as u64, options, Mutant::None, None);
+            reach_within(&[report.unwrap_or_else(|failure| panic!("{failure}"))], 1_000);
         }
     }
 }

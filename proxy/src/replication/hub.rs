@@ -37,6 +37,9 @@ const EVENTS: usize = 64;
 /// How long a start waits for all neighbours to confirm the incarnation before it takes a new one.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
 
+/// A lease is at least so many times `heal_after`, however short `log.retention` is.
+const LEASE_LEAST: u32 = 10;
+
 /// Two connections between the same regions that were made within this time were dialled at once.
 const DIALLED_AT_ONCE: Duration = Duration::from_secs(2);
 
@@ -89,6 +92,8 @@ pub(super) struct Hub {
     routes_shown: BTreeSet<(RegionId, RegionId)>,
     reroutes: BTreeMap<RegionId, u64>,
     reseed: Reseed,
+    /// Of what the region was last told is durable elsewhere.
+    stability_told: u64,
 }
 
 /// Runs the links of a region until it drains.
@@ -168,6 +173,9 @@ impl Hub {
         let parameters = replica::Settings {
             max_skew_ms: millis(settings.clock.max_skew),
             heal_after_ms: millis(settings.topology.heal_after),
+            lease_ms: millis(settings.log.retention.max(settings.topology.heal_after * LEASE_LEAST)),
+            // Nothing is reaped yet, so what a fenced region brings cannot be misread.
+            reaping: false,
             pending_bytes_max: usize::try_from(settings.limits.pending_max).unwrap_or(usize::MAX),
             ..replica::Settings::new(&settings.cluster, &settings.region, boot)
         };
@@ -193,6 +201,7 @@ impl Hub {
             routes_shown: Default::default(),
             reroutes: BTreeMap::new(),
             reseed: Reseed::new(events),
+            stability_told: 0,
             region,
         }
     }
@@ -229,7 +238,8 @@ impl Hub {
     fn take_new_incarnation(&mut self, because: &str) {
         match self.region.take_new_incarnation(because) {
             Ok(origin) => {
-                self.replica.handle_reincarnated(origin, &self.region.sequencer().applied());
+                let durable = self.region.log().durable().1;
+                self.replica.handle_reincarnated(origin, &self.region.sequencer().applied(), &durable.0);
                 self.region.confirm();
             }
             Err(error) => tracing::error!(%error, "cannot take a new incarnation; links stay closed"),
@@ -344,6 +354,20 @@ impl Hub {
         if applied {
             self.region.progress.notify_waiters();
         }
+        self.tell_elsewhere();
+    }
+
+    /// Tells the region what is durable elsewhere, for those who wait for it.
+    fn tell_elsewhere(&mut self) {
+        let stability = self.replica.stability();
+        if stability.version() == self.stability_told {
+            return;
+        }
+        self.stability_told = stability.version();
+        let own = self.region.origin().region();
+        let others = stability.heard().map(|(region, _)| region).filter(|region| *region != own);
+        let rows = others.filter_map(|region| Some((region, stability.row(region)?.durable.clone())));
+        self.region.set_elsewhere(rows.collect());
     }
 
     /// Carries out what a new connection brings: first what concerns the old one, then over the new.
@@ -486,6 +510,13 @@ impl Hub {
             Notice::Resumed { peer } => tracing::debug!(peer = self.name(*peer), "link tried again"),
             Notice::Silent { peer } => tracing::warn!(peer = self.name(*peer), "a neighbour is silent"),
             Notice::Heard { peer } => tracing::info!(peer = self.name(*peer), "a neighbour is heard again"),
+            Notice::Fenced { region } => tracing::error!(
+                region = self.name(*region),
+                "not heard of for log.retention: fenced, the others go on without it"
+            ),
+            Notice::Unfenced { region } => {
+                tracing::info!(region = self.name(*region), "heard of again and caught up: fenced no more");
+            }
             Notice::Rerouted(Reroute { region, from, to, why }) => {
                 let name = |region: &Option<RegionId>| region.map_or("nobody".to_owned(), |id| self.name(id));
                 let (from, to) = (name(from), name(to));
@@ -505,7 +536,7 @@ impl Hub {
 fn close_reason(reason: ReplicaClose) -> CloseReason {
     match reason {
         ReplicaClose::Replaced => CloseReason::Replaced,
-        ReplicaClose::NotMember => CloseReason::UnknownRegion,
+        ReplicaClose::NotMember | ReplicaClose::Removed => CloseReason::UnknownRegion,
         ReplicaClose::Unneeded => CloseReason::Unneeded,
         ReplicaClose::WrongCluster => CloseReason::WrongCluster,
         ReplicaClose::WrongRegion => CloseReason::WrongRegion,

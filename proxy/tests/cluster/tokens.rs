@@ -37,3 +37,33 @@ fn a_token_that_cannot_be_honoured_is_an_error_not_a_stale_read() {
         assert!(b.call(&["MERIDIAN.AWAIT", bad, "1"]).is_error(), "{bad}");
     }
 }
+
+#[test]
+fn wait_counts_the_regions_that_have_the_last_write() {
+    for shape in [Shape::Ring, Shape::Star, Shape::Mesh] {
+        let cluster = Cluster::start(Options::new(shape, 3));
+        let mut a = cluster.client(1);
+        assert_eq!(a.int(&["WAIT", "2", "0"]), 2, "nothing was written");
+        for n in 0..10 {
+            a.ok(&["SET", "k", &n.to_string()]);
+            assert_eq!(a.int(&["WAIT", "2", "20000"]), 2, "{shape:?}");
+            for other in [0, 2] {
+                assert_eq!(cluster.client(other).maybe(&["GET", "k"]), Some(n.to_string()));
+            }
+        }
+        assert!(a.call(&["WAIT", "-1", "1"]).is_error() && a.call(&["WAIT", "1", "soon"]).is_error());
+    }
+}
+
+#[test]
+fn wait_tells_the_truth_about_a_region_that_is_cut_off() {
+    let cluster = Cluster::start(Options::new(Shape::Mesh, 3));
+    cluster.cut(0, 2);
+    cluster.cut(1, 2);
+    let mut a = cluster.client(0);
+    a.ok(&["SET", "k", "v"]);
+    assert_eq!(a.int(&["WAIT", "1", "20000"]), 1);
+    assert_eq!(a.int(&["WAIT", "2", "300"]), 1);
+    cluster.mend_all();
+    assert_eq!(a.int(&["WAIT", "2", "30000"]), 2);
+}

@@ -5,7 +5,7 @@ use meridian_conflict::clock::{Dot, RegionId, VersionVector};
 use super::link::Holder;
 use super::status::Amnesia;
 use super::{CloseReason, Effect, Notice, Replica};
-use crate::frame::{GoodbyeReason, Hello, PROTOCOLS};
+use crate::frame::{Hello, PROTOCOLS};
 use crate::time::MonoMs;
 
 impl<B: AsRef<[u8]>> Replica<B> {
@@ -19,10 +19,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
         match self.holders.entry(peer).or_default().present(hello.origin, hello.boot) {
             Holder::Fine => {}
-            Holder::Restarted if self.delivery.pending_ops() > 0 => {
-                self.forget_held_at = Some(now.after(self.settings.forget_held_ms));
-            }
-            Holder::Restarted => {}
+            Holder::Restarted => self.forget_held_soon(now),
             Holder::FirstIsBack => self.effects.push_back(Effect::Notice(Notice::SecondHolder { peer })),
             Holder::Second => {
                 self.effects.push_back(Effect::Notice(Notice::SecondHolder { peer }));
@@ -42,9 +39,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
             self.effects.push_back(Effect::Notice(Notice::DigestsDiffer { peer, topology, policies }));
         }
         self.review(now);
-        if self.subscriptions.contains_key(&peer) {
-            self.acknowledge(now, peer);
-        }
+        self.introduce_rows(now, peer);
     }
 
     fn check_hello(&self, peer: RegionId, hello: &Hello) -> Result<(), CloseReason> {
@@ -56,6 +51,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
         if RegionId::of(&hello.region) != peer || hello.origin.region() != peer {
             return Err(CloseReason::WrongRegion);
+        }
+        if self.retired.contains(&hello.origin) {
+            return Err(CloseReason::Removed);
         }
         PROTOCOLS.common(hello.protocols).map(|_| ()).ok_or(CloseReason::NoCommonProtocol)
     }
@@ -70,13 +68,8 @@ impl<B: AsRef<[u8]>> Replica<B> {
         if sequence <= self.own_sequence {
             return true;
         }
-        if !self.amnesiac {
-            self.amnesiac = true;
-            let known = Dot::new(self.origin, sequence);
-            let amnesia = Amnesia { peer, known, remembered: self.own_sequence };
-            self.effects.push_back(Effect::TakeNewIncarnation(amnesia));
-            self.end(GoodbyeReason::NewIncarnation);
-        }
+        let known = Dot::new(self.origin, sequence);
+        self.forgot(Amnesia { peer, known, remembered: self.own_sequence });
         false
     }
 }

@@ -1,11 +1,11 @@
 //! What a replica keeps of one connected peer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use meridian_conflict::clock::{Origin, VersionVector, raise};
+use meridian_conflict::clock::{Origin, RegionId, VersionVector, raise};
 
 use super::status::{Hold, Phase};
-use crate::frame::{Echo, Heartbeat, Hello};
+use crate::frame::{Echo, Heartbeat, Hello, Row};
 use crate::time::{MonoMs, WallMs};
 
 /// First and longest time between tries while held ops fill their memory.
@@ -54,9 +54,13 @@ pub(super) struct Link {
     /// The subscription the peer has with us.
     pub(super) feed: Option<u64>,
     pub(super) acknowledged: VersionVector,
-    pub(super) ack_sent: VersionVector,
-    pub(super) ack_sent_at: Option<MonoMs>,
-    pub(super) ack_at: Option<MonoMs>,
+    /// What the peer is known to know of each region.
+    pub(super) rows_known: BTreeMap<RegionId, Row>,
+    /// Rows that rose since they were sent; the own one apart, as it rises with every flush.
+    pub(super) rows_risen: BTreeSet<RegionId>,
+    pub(super) own_risen: bool,
+    pub(super) rows_sent_at: Option<MonoMs>,
+    pub(super) rows_at: Option<MonoMs>,
     pub(super) peer_applied: VersionVector,
     pub(super) via: Vec<u128>,
     pub(super) round_trip_ms: Option<u64>,
@@ -81,9 +85,11 @@ impl Link {
             probe_ms: PROBE_MS,
             feed: None,
             acknowledged: VersionVector::new(),
-            ack_sent: VersionVector::new(),
-            ack_sent_at: None,
-            ack_at: None,
+            rows_known: BTreeMap::new(),
+            rows_risen: BTreeSet::new(),
+            own_risen: true,
+            rows_sent_at: None,
+            rows_at: None,
             peer_applied: VersionVector::new(),
             via: Vec::new(),
             round_trip_ms: None,
@@ -111,8 +117,8 @@ impl Link {
         }
     }
 
-    /// Takes a heartbeat's measurements.
-    pub(super) fn heartbeat(&mut self, now: MonoMs, wall: WallMs, heartbeat: &Heartbeat) {
+    /// Takes a heartbeat's measurements. Returns whether the peer's topology has changed.
+    pub(super) fn heartbeat(&mut self, now: MonoMs, wall: WallMs, heartbeat: &Heartbeat) -> bool {
         self.heartbeat = Some((heartbeat.sent, now));
         if let Some(echo) = heartbeat.echo {
             self.round_trip_ms = Some(now.since(echo.sent).saturating_sub(echo.held_ms));
@@ -122,27 +128,20 @@ impl Link {
         self.clock_offset_ms = i64::try_from(theirs - i128::from(wall.0)).ok();
         merge(&mut self.peer_applied, &heartbeat.applied);
         self.via.clone_from(&heartbeat.via);
-        if let Some(greeted) = &mut self.greeted {
-            (greeted.topology_digest, greeted.policy_digest) =
-                (heartbeat.topology_digest, heartbeat.policy_digest);
-        }
+        let Some(greeted) = &mut self.greeted else { return false };
+        greeted.policy_digest = heartbeat.policy_digest;
+        std::mem::replace(&mut greeted.topology_digest, heartbeat.topology_digest)
+            != heartbeat.topology_digest
     }
 
     pub(super) fn echo(&self, now: MonoMs) -> Option<Echo> {
         self.heartbeat.map(|(sent, heard)| Echo { sent, held_ms: now.since(heard) })
     }
 
-    /// The entries of `durable` that rose since the last acknowledgement; counted as sent.
-    pub(super) fn take_ack(&mut self, now: MonoMs, durable: &VersionVector) -> VersionVector {
-        let risen: VersionVector = durable
-            .iter()
-            .filter(|dot| self.ack_sent.get(dot.actor) < dot.counter)
-            .map(|dot| crdts::Dot::new(*dot.actor, dot.counter))
-            .collect();
-        merge(&mut self.ack_sent, &risen);
-        self.ack_at = None;
-        self.ack_sent_at = Some(now);
-        risen
+    /// Rows have to be sent soon, but not too often.
+    pub(super) fn send_rows_soon(&mut self, now: MonoMs, every_ms: u64) {
+        let at = self.rows_sent_at.map_or(now, |sent| sent.after(every_ms)).max(now);
+        self.rows_at = Some(self.rows_at.map_or(at, |before| before.min(at)));
     }
 
     /// When to try again while memory is full: later each time.

@@ -7,7 +7,7 @@ use meridian_conflict::clock::RegionId;
 
 use super::link::Intake;
 use super::{CloseReason, Effect, Notice, Replica};
-use crate::route::{Peer, View};
+use crate::route::{Peer, RerouteReason, View};
 use crate::time::MonoMs;
 
 /// A peer that refused is not counted on for this many times `retry_ms`.
@@ -25,9 +25,13 @@ impl<B: AsRef<[u8]>> Replica<B> {
         if self.amnesiac {
             return;
         }
+        self.reviewed = now;
+        self.review_members(now);
         let heal_after_ms = self.settings.heal_after_ms;
         let refused_ms = self.settings.retry_ms.saturating_mul(REFUSED_FOR);
-        let greeted = self.links.iter().filter(|(_, link)| link.greeted.is_some());
+        // Nothing is taken from a fenced region before it has what became stable without it.
+        let greeted =
+            self.links.iter().filter(|(peer, link)| link.greeted.is_some() && !self.is_shut_out(**peer));
         let peers: Vec<Peer<'_>> = greeted
             .map(|(peer, link)| Peer {
                 peer: *peer,
@@ -51,6 +55,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
         if self.router.via() != before {
             let soon = now.after(TELL_VIA_MS);
             self.links.values_mut().for_each(|link| link.heartbeat_at = link.heartbeat_at.min(soon));
+        }
+        if moves.iter().any(|reroute| reroute.why == RerouteReason::Lost) {
+            self.forget_held_soon(now);
         }
         for reroute in moves {
             *self.reroutes.entry(reroute.region).or_default() += 1;
@@ -78,9 +85,14 @@ impl<B: AsRef<[u8]>> Replica<B> {
         origins.map(|origin| origin.region()).filter(|region| !missing.contains(region)).collect()
     }
 
+    fn is_shut_out(&self, peer: RegionId) -> bool {
+        self.settings.reaping && self.stability.is_fenced(peer)
+    }
+
     /// Subscribes where the regions to take have changed or a link is new.
     fn take_up(&mut self, now: MonoMs) {
-        let wanted = self.router.subscriptions();
+        let mut wanted = self.router.subscriptions();
+        wanted.retain(|peer, _| !self.is_shut_out(*peer));
         let before = std::mem::replace(&mut self.subscriptions, wanted);
         let peers: Vec<RegionId> = self.links.keys().copied().collect();
         for peer in peers {
@@ -125,10 +137,11 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
     }
 
-    /// Closes links that nobody needed for `heal_after`. Returns whether there were any.
+    /// Closes links that nobody needed for twice `heal_after`: time enough for one that was made to
+    /// look further to show whether there is anything to fetch. Returns whether there were any.
     pub(super) fn close_unneeded(&mut self, now: MonoMs) -> bool {
-        let heal_after_ms = self.settings.heal_after_ms;
-        let over = |since: Option<MonoMs>| since.is_some_and(|since| now.since(since) >= heal_after_ms);
+        let grace_ms = self.settings.heal_after_ms.saturating_mul(2);
+        let over = |since: Option<MonoMs>| since.is_some_and(|since| now.since(since) >= grace_ms);
         let unneeded: Vec<RegionId> =
             self.links.iter().filter(|(_, link)| over(link.unneeded_since)).map(|(peer, _)| *peer).collect();
         for peer in &unneeded {

@@ -32,6 +32,17 @@ pub struct Settings {
     /// that lose the tail of their logs together can leave an op with a third whose deps nobody has
     /// any more; it would be held for ever.
     pub forget_held_ms: u64,
+    /// When this life of the region began, in milliseconds of its clock, stored with the incarnation. May
+    /// be zero: then what others know of former lives puts it right.
+    pub life: u64,
+    /// A member not heard of for this long is fenced: `log.retention`.
+    pub lease_ms: u64,
+    /// Whether metadata is reaped once it is stable. Then nothing is taken from a fenced region before it has
+    /// what became stable without it: its ops may be about what the others have forgotten.
+    pub reaping: bool,
+    /// How long after a new life of a region was first heard of [`crate::stability::Stability::passed`] stands
+    /// still. Zero under `sync = "always"` in all regions: then nothing leaves that can be lost.
+    pub young_ms: u64,
     /// Bound on the memory of held ops.
     pub pending_bytes_max: usize,
 }
@@ -52,6 +63,10 @@ impl Settings {
             retry_ms: 1_000,
             hello_within_ms: 10_000,
             forget_held_ms: 30_000,
+            life: 0,
+            young_ms: 30_000,
+            reaping: true,
+            lease_ms: 7 * 24 * 3_600_000,
             pending_bytes_max: 16 << 20,
         }
     }

@@ -56,6 +56,8 @@ pub struct PeerStatus {
     pub lag_ops: u64,
     /// Ops we have and the peer is not known to have applied.
     pub behind_ops: u64,
+    /// The peer was not heard of for its lease, and lacks what became stable meanwhile.
+    pub fenced: bool,
     /// The peer's topology differs from ours.
     pub topology_differs: bool,
     /// The peer's policies differ from ours.
@@ -71,6 +73,9 @@ pub enum CloseReason {
     /// The region is not a member of the cluster.
     #[error("the region is not a member of this cluster")]
     NotMember,
+    /// The region was removed, and presents the life it had before.
+    #[error("the region was removed from this cluster and has to join as new")]
+    Removed,
     /// A link beyond those of the topology, and neither side takes ops over it any more.
     #[error("the link is not needed any more")]
     Unneeded,
@@ -147,6 +152,16 @@ pub enum Notice {
         /// The policies differ.
         policies: bool,
     },
+    /// A member was not heard of for its lease, and is left out of what is stable.
+    Fenced {
+        /// Which region.
+        region: RegionId,
+    },
+    /// It is heard of again, and has what became stable without it.
+    Unfenced {
+        /// Which region.
+        region: RegionId,
+    },
     /// A region's ops come by another way.
     Rerouted(Reroute),
     /// The peer's region runs twice under one incarnation.
@@ -161,8 +176,9 @@ pub enum Notice {
 pub struct Amnesia {
     /// Who knows of it.
     pub peer: RegionId,
-    /// An op of this region's current origin, later than any it remembers.
+    /// An op of this region's current origin, later than any it remembers; or of another origin, one
+    /// that this region had durably in its present life.
     pub known: Dot,
-    /// The last sequence number it remembers.
+    /// The last sequence number of that origin it remembers.
     pub remembered: u64,
 }

@@ -161,7 +161,7 @@ fn r1_a_peer_that_knows_our_later_ops_makes_us_take_a_new_incarnation() {
     assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::Ending));
     let second_life = Origin::new(id("eu"), 2);
     let applied = knows(3);
-    eu.handle_reincarnated(second_life, &applied);
+    eu.handle_reincarnated(second_life, &applied, &applied);
     let effects = greet(&mut eu, "us", 4, Hello { applied: knows(4), ..hello("us", 1) });
     let (number, from) = subscription(&effects).unwrap();
     assert_eq!(from.get(&origin("eu")), 3);
@@ -189,7 +189,12 @@ fn r3_the_second_of_two_processes_with_one_identity_is_refused() {
 #[test]
 fn only_durable_vectors_are_acknowledged_and_not_too_often() {
     let mut eu = replica("eu", &["us"]);
-    let is_ack = |control: &Control| matches!(control, Control::Ack { .. });
+    let is_ack = |control: &Control| match control {
+        Control::Stability { rows } => {
+            rows.iter().any(|row| row.region == id("eu") && !row.durable.is_empty())
+        }
+        _ => false,
+    };
     let (number, _) = subscription(&greet(&mut eu, "us", 1, hello("us", 5))).unwrap();
     eu.handle_batch(NOW, WALL, id("us"), 1, number, [op("us", 1, &[]), op("us", 2, &[])]);
     eu.handle_timeout(NOW.after(50), WALL);
@@ -348,9 +353,9 @@ fn any_member_is_let_in_and_served_and_strangers_are_not() {
     ap.handle_control(NOW, WALL, id("us"), 1, subscribe);
     assert!(drain(&mut ap).iter().any(|effect| matches!(effect, Effect::StartFeed { .. })));
     ap.handle_control(NOW, WALL, id("us"), 1, Control::Unsubscribe { id: 1 });
-    ap.handle_timeout(NOW.after(2_999), WALL);
+    ap.handle_timeout(NOW.after(5_999), WALL);
     assert_eq!(closed(&drain(&mut ap)), None);
-    ap.handle_timeout(NOW.after(3_000), WALL);
+    ap.handle_timeout(NOW.after(6_000), WALL);
     assert_eq!(closed(&drain(&mut ap)), Some(CloseReason::Unneeded), "no neighbour, and nothing to do");
     ap.handle_connected(NOW, id("mars"), 2);
     assert_eq!(closed(&drain(&mut ap)), Some(CloseReason::NotMember));
@@ -367,4 +372,20 @@ fn a_region_that_left_is_closed_and_its_return_refused() {
     assert_eq!(eu.status().len(), 1);
     eu.handle_connected(NOW, id("us"), 3);
     assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::NotMember));
+}
+
+#[test]
+fn a_removed_region_comes_back_only_as_new() {
+    let mut eu = replica("eu", &["us", "ap"]);
+    let (number, _) = subscription(&greet(&mut eu, "us", 1, hello("us", 5))).unwrap();
+    eu.handle_batch(NOW, WALL, id("us"), 1, number, [op("us", 1, &[])]);
+    eu.handle_topology(NOW, mesh(&["eu", "ap"]));
+    eu.handle_topology(NOW, mesh(&["eu", "ap", "us"]));
+    drain(&mut eu);
+    assert_eq!(closed(&greet(&mut eu, "us", 2, hello("us", 5))), Some(CloseReason::Removed));
+    let new = Hello { origin: Origin::new(id("us"), 2), ..hello("us", 6) };
+    assert_eq!(closed(&greet(&mut eu, "us", 3, new)), None);
+    let mut restarted = replica("eu", &["us", "ap"]);
+    restarted.handle_retired(eu.retired().iter().copied());
+    assert_eq!(closed(&greet(&mut restarted, "us", 1, hello("us", 5))), Some(CloseReason::Removed));
 }

@@ -27,15 +27,29 @@ impl<B: AsRef<[u8]>> Replica<B> {
             }
         }
         self.resume_if_drained(now);
-        if self.router.review_at().is_some_and(|at| at <= now) || self.close_unneeded(now) {
+        let due = |at: Option<MonoMs>| at.is_some_and(|at| at <= now);
+        if due(self.router.review_at()) || due(self.members_at(self.reviewed)) || self.close_unneeded(now) {
             self.review(now);
+        }
+    }
+
+    /// Held ops may lack what nobody has any more: unless that comes soon, they are dropped, and
+    /// whatever the peers still have is fetched again.
+    pub(super) fn forget_held_soon(&mut self, now: MonoMs) {
+        if self.delivery.pending_ops() > 0 {
+            let at = now.after(self.settings.forget_held_ms);
+            self.forget_held_at = Some(self.forget_held_at.map_or(at, |before| before.min(at)));
         }
     }
 
     /// When [`Replica::handle_timeout`] has to be called at the latest.
     pub fn poll_timeout(&self) -> Option<MonoMs> {
         let links = self.links.values().flat_map(|link| self.deadlines(link)).flatten();
-        links.chain(self.forget_held_at).chain(self.router.review_at()).min()
+        links
+            .chain(self.forget_held_at)
+            .chain(self.router.review_at())
+            .chain(self.members_at(self.reviewed))
+            .min()
     }
 
     fn deadlines(&self, link: &Link) -> [Option<MonoMs>; 5] {
@@ -50,8 +64,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
             _ => None,
         };
         let silence = (!link.silent).then(|| link.last_heard.after(self.settings.heal_after_ms));
-        let unneeded = link.unneeded_since.map(|since| since.after(self.settings.heal_after_ms));
-        [Some(link.heartbeat_at), link.ack_at, intake, silence, unneeded]
+        let unneeded =
+            link.unneeded_since.map(|since| since.after(self.settings.heal_after_ms.saturating_mul(2)));
+        [Some(link.heartbeat_at), link.rows_at, intake, silence, unneeded]
     }
 
     fn link_timeout(&mut self, now: MonoMs, wall: WallMs, peer: RegionId) {
@@ -68,9 +83,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
             self.review(now);
         }
         let Some(link) = self.links.get_mut(&peer) else { return };
-        let (intake, ack_at, heartbeat_at) = (link.intake, link.ack_at, link.heartbeat_at);
-        if ack_at.is_some_and(|at| at <= now) {
-            self.acknowledge(now, peer);
+        let (intake, rows_at, heartbeat_at) = (link.intake, link.rows_at, link.heartbeat_at);
+        if rows_at.is_some_and(|at| at <= now) {
+            self.send_rows(now, peer);
         }
         if heartbeat_at <= now {
             self.beat(now, wall, peer);
@@ -102,13 +117,6 @@ impl<B: AsRef<[u8]>> Replica<B> {
             via: self.router.via().to_vec(),
         };
         self.send(peer, Control::Heartbeat(heartbeat));
-    }
-
-    pub(super) fn acknowledge(&mut self, now: MonoMs, peer: RegionId) {
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        let durable = link.take_ack(now, &self.durable);
-        if !durable.is_empty() {
-            self.send(peer, Control::Ack { durable });
-        }
+        self.beat_rows(now, peer);
     }
 }

@@ -35,6 +35,11 @@ impl<B: AsRef<[u8]>> Replica<B> {
         self.links.get(&peer).map(|link| &link.acknowledged)
     }
 
+    /// Lives of regions that were removed. To be kept over restarts; see [`Replica::handle_retired`].
+    pub fn retired(&self) -> &BTreeSet<Origin> {
+        &self.retired
+    }
+
     /// The topology in force.
     pub fn graph(&self) -> &Graph {
         self.router.graph()
@@ -80,7 +85,8 @@ impl<B: AsRef<[u8]>> Replica<B> {
             clock_offset_ms: link.clock_offset_ms,
             acknowledged: link.acknowledged.clone(),
             lag_ops: distance(&link.peer_applied, admitted),
-            behind_ops: distance(admitted, &link.peer_applied),
+            behind_ops: distance(admitted, &link.peer_applied).min(distance(admitted, &link.acknowledged)),
+            fenced: self.stability.is_fenced(peer),
             topology_differs: link
                 .greeted
                 .as_ref()

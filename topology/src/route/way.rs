@@ -120,6 +120,10 @@ impl Way {
 
     /// Whether one of `feeders` has, within `heal_after`, what we had.
     fn caught_up(&mut self, review: &Review<'_>, feeders: &BTreeSet<RegionId>) -> bool {
+        if feeders.is_empty() {
+            self.target = None;
+            return false;
+        }
         let fresh =
             || Target { since: review.now, vector: lives(review.view.applied, review.region).collect() };
         let target = self.target.get_or_insert_with(fresh);
@@ -136,6 +140,14 @@ impl Way {
     /// Chooses the feeders. Returns whether they are the usual ones and have caught up.
     fn feeders_review(&mut self, review: &Review<'_>, moves: &mut Vec<Reroute>) -> bool {
         let base = review.base;
+        if base.is_empty() {
+            // Nobody to wait for, so no deadline either.
+            self.target = None;
+        }
+        if review.former {
+            // Nothing more is to come; what somebody is still ahead by, a helper fetches.
+            self.feeders.clear();
+        }
         if self.feeders == *base {
             return self.helper.is_some() && self.caught_up(review, base);
         }

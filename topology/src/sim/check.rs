@@ -66,6 +66,11 @@ impl History {
         self.acknowledged.retain(|(actor, counter)| safe(&Dot::new(*actor, *counter)));
     }
 
+    /// A region starts with nothing: its clock, too.
+    pub(super) fn begun_anew(&mut self, region: usize) {
+        self.clocks.remove(&region);
+    }
+
     /// A restored region begins to write: what it has lost and nobody has heard of may be named
     /// anew.
     pub(super) fn forget_unheard(

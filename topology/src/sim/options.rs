@@ -80,6 +80,21 @@ pub enum Fault {
     },
     /// Notes how many bytes were sent until now.
     Mark,
+    /// A region becomes a member, with nothing; one that left before under a new incarnation.
+    Join {
+        /// Which.
+        node: usize,
+    },
+    /// A region is removed. It is not told, and goes on.
+    Leave {
+        /// Which.
+        node: usize,
+    },
+    /// Another shape is put in force.
+    Reshape {
+        /// Which.
+        shape: Shape,
+    },
 }
 
 /// Everything that is fixed about a run.
@@ -119,6 +134,10 @@ pub struct Options {
     pub restore: bool,
     /// Bound on held ops.
     pub pending_bytes_max: usize,
+    /// After this silence a member is fenced.
+    pub lease_ms: u64,
+    /// No members at the beginning.
+    pub absent: Vec<usize>,
     /// What happens when, in virtual milliseconds.
     pub script: Vec<(u64, Fault)>,
 }
@@ -156,10 +175,15 @@ impl Options {
             restore: !calm && random.percent(12),
             pending_bytes_max: if random.percent(25) { 2_000 } else { 1 << 20 },
             narrow: Vec::new(),
+            lease_ms: [8_000, 20_000, 600_000][random.index(3)],
+            absent: Vec::new(),
             script: Vec::new(),
         };
         if !calm && random.percent(25) {
             options.long_faults(random);
+        }
+        if !calm && !options.restore && !options.is_maimed() && random.percent(25) {
+            options.membership(random);
         }
         options
     }
@@ -181,11 +205,41 @@ impl Options {
             .any(|(_, fault)| matches!(fault, Fault::Down { ms: None, .. } | Fault::Cut { ms: None, .. }))
     }
 
+    /// Whether the topology changes.
+    pub fn is_changing(&self) -> bool {
+        let changes =
+            |fault| matches!(fault, Fault::Join { .. } | Fault::Leave { .. } | Fault::Reshape { .. });
+        self.script.iter().any(|(_, fault)| changes(*fault))
+    }
+
+    /// Regions that join and leave, and other shapes.
+    fn membership(&mut self, random: &mut Random) {
+        let (at, node) = (random.between(50, self.span()), random.index(self.regions));
+        match random.below(4) {
+            0 => {
+                self.absent.push(node);
+                self.script.push((at, Fault::Join { node }));
+            }
+            1 => self.script.push((at, Fault::Leave { node })),
+            2 => {
+                self.script.push((at, Fault::Leave { node }));
+                self.script.push((at + random.between(1_000, 6_000), Fault::Join { node }));
+            }
+            _ => {
+                let shape = Shape::ALL[random.index(Shape::ALL.len())];
+                self.script.push((at, Fault::Reshape { shape }));
+            }
+        }
+    }
+
     /// What routes have to go around: a region away for long or for good, or a link cut.
     fn long_faults(&mut self, random: &mut Random) {
         let (at, n) = (random.between(50, self.span()), self.regions);
         let (node, other) = (random.index(n), random.index(n));
         let for_good = random.percent(50);
+        if for_good {
+            self.lease_ms = self.lease_ms.min(20_000);
+        }
         let ms = (!for_good).then(|| random.between(4_000, 15_000));
         match random.below(3) {
             0 => {
@@ -226,6 +280,8 @@ impl Options {
             restore: false,
             pending_bytes_max: 1 << 20,
             narrow: Vec::new(),
+            lease_ms: 20_000,
+            absent: Vec::new(),
             script: Vec::new(),
         }
     }
@@ -243,25 +299,21 @@ impl Options {
     }
 
     /// The topology among `names`, numbers of regions.
-    pub(super) fn graph(&self, names: &[RegionName], random: &mut Random) -> Result<Graph, String> {
+    pub(super) fn graph(names: &[RegionName], shape: Shape, random: &mut Random) -> Result<Graph, String> {
         let n = names.len();
         let feed = |from: usize, to: usize| Feed { from: names[from].clone(), to: names[to].clone() };
-        let shape = match self.shape {
+        let shape = match shape {
             Shape::Ring => topology::Shape::Ring { order: names.to_vec() },
             Shape::Star | Shape::StandbyStar => topology::Shape::Star {
                 hub: names[0].clone(),
-                standby_hubs: if self.shape == Shape::Star {
-                    Vec::new()
-                } else {
-                    names[1..2.min(n)].to_vec()
-                },
+                standby_hubs: if shape == Shape::Star { Vec::new() } else { names[1..2.min(n)].to_vec() },
             },
             Shape::Mesh | Shape::FullMesh => topology::Shape::Mesh,
             Shape::DoubleRing | Shape::Custom | Shape::NarrowCustom => {
                 let mut feeds = BTreeSet::new();
                 for to in 0..n {
                     let before = (to + n - 1) % n;
-                    let other = if self.shape == Shape::DoubleRing { (to + 1) % n } else { random.index(n) };
+                    let other = if shape == Shape::DoubleRing { (to + 1) % n } else { random.index(n) };
                     feeds.extend(
                         [before, other].into_iter().filter(|from| *from != to).map(|from| feed(from, to)),
                     );

@@ -19,7 +19,7 @@ pub(super) type Key = (u8, Box<[u8]>);
 pub(super) type Objects = BTreeMap<Key, Object>;
 
 /// The stored bound is this far ahead of the readings given out.
-const CLOCK_AHEAD_MS: u64 = 100;
+pub(super) const CLOCK_AHEAD_MS: u64 = 100;
 
 /// The store's last commit: rows and the position they belong to, always together.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +37,8 @@ pub(super) struct Disk {
     pub(super) durable: usize,
     pub(super) store: Stored,
     pub(super) origin: Origin,
+    /// When this life began.
+    pub(super) life: u64,
     pub(super) clean: bool,
     /// Readings may have been given out up to here.
     pub(super) clock_bound: Hlc,
@@ -45,7 +47,7 @@ pub(super) struct Disk {
 impl Disk {
     pub(super) fn new(origin: Origin) -> Self {
         let store = Stored::default();
-        Self { log: Vec::new(), durable: 0, store, origin, clean: true, clock_bound: Hlc(0) }
+        Self { log: Vec::new(), durable: 0, store, origin, life: 0, clean: true, clock_bound: Hlc(0) }
     }
 
     /// Power fails: any suffix of what was not synced is gone.
@@ -249,6 +251,12 @@ impl Process {
         self.unacknowledged.push_back((disk.log.len() + 1, header.dot));
         disk.log.push(Op { header, body: body.into() });
         Ok(())
+    }
+
+    pub(super) fn tell_local(&mut self, mutant: Mutant) {
+        let ahead_ms = if mutant == Mutant::ClockToldAhead { 2_000 } else { 0 };
+        let hlc = self.sequencer.hlc();
+        self.replica.handle_local(self.sequencer.sequence(), Hlc(hlc.0 + Hlc::from_ms(ahead_ms).0));
     }
 
     /// Records up to `upto` are safe. Returns the local ops among them that can be acknowledged.

@@ -2,24 +2,25 @@
 
 mod ending;
 mod life;
+mod membership;
 mod wire;
 
 use std::collections::BTreeMap;
 
-use meridian_conflict::clock::{Dot, Origin, RegionId, VersionVector, covers, covers_all};
+use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId, VersionVector, covers, covers_all, raise};
 use meridian_conflict::op::{Header, Op};
 
 use super::check::{History, same};
 use super::network::{Connection, Payload, StreamId};
-use super::options::{Fault, Options, Sync};
-use super::process::{Body, Disk, Process, Running, recover};
+use super::options::{Fault, Options, Shape, Sync};
+use super::process::{Body, CLOCK_AHEAD_MS, Disk, Process, Running, recover};
 use super::random::{Random, mix};
 use super::workload::command;
 use super::{Failure, Mutant, Report};
 use crate::frame::Control;
 use crate::frame::batch::{BatchDecoder, BatchEncoder};
 use crate::graph::{Graph, RegionName};
-use crate::replica::{Effect, Notice, Replica, Settings};
+use crate::replica::{CloseReason, Effect, Notice, Replica, Settings};
 use crate::time::{MonoMs, WallMs};
 
 /// Wall clocks start here.
@@ -28,11 +29,15 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 const LIVENESS_MS: u64 = 90_000;
 /// After that, routes have this long to be as usual again.
 const SETTLE_MS: u64 = 120_000;
+/// After that, everybody has this long to know that all have everything.
+const STABLE_MS: u64 = 10_000;
 const DIAL_MS: u64 = 100;
 /// Both ends give a connection up when nothing passes for this long.
 const IDLE_MS: u64 = 5_000;
 /// Ops on their way over a narrow link take at most about this long.
 const WINDOW_MS: u64 = 300;
+/// In events, as it is the dearest check.
+const STABLE_CHECK_EVERY: u64 = 23;
 const FOR_EVER: u64 = u64::MAX;
 const BATCH_OPS: usize = 16;
 
@@ -44,6 +49,7 @@ enum Event {
     Pump { node: usize, generation: u64 },
     Fault(Fault),
     Idle { from: usize, to: usize },
+    Reload { node: usize, graph: u64 },
     Client { node: usize },
     Flush { node: usize, generation: u64 },
     Synced { node: usize, generation: u64, upto: Option<usize> },
@@ -61,9 +67,15 @@ enum Event {
 
 struct Node {
     name: RegionName,
-    /// Gone for good.
-    dead: bool,
+    /// Does not count: gone for good, removed, or no member yet.
+    out: bool,
+    /// The topology as this region knows it.
+    graph: Graph,
     disk: Disk,
+    /// All that was ever safe here, in whatever copy of the disk.
+    ever_durable: VersionVector,
+    /// No op stamped up to here is to come.
+    passed: Hlc,
     backup: Option<Disk>,
     restored: bool,
     process: Option<Process>,
@@ -89,7 +101,7 @@ pub(super) struct World<'a> {
     next_number: u64,
     nodes: Vec<Node>,
     ids: Vec<RegionId>,
-    graph: Graph,
+    shape: Shape,
     connections: BTreeMap<u64, Connection>,
     /// Directions that carry nothing, and until when.
     cuts: BTreeMap<(usize, usize), u64>,
@@ -97,6 +109,8 @@ pub(super) struct World<'a> {
     busy: BTreeMap<(usize, usize), u64>,
     /// Scripted writes on their way.
     watched: Vec<Watched>,
+    /// Topologies that were put in force, by number.
+    graphs: BTreeMap<u64, Graph>,
     /// Whether any route ever changed.
     rerouted: bool,
     commands_left: u64,
@@ -126,7 +140,13 @@ impl<'a> World<'a> {
         let mut random = Random::new(seed ^ 0x5eed);
         let names: Vec<RegionName> = (0..options.regions).map(region_name).collect();
         let ids: Vec<RegionId> = names.iter().map(|name| RegionId::of(name.as_str())).collect();
-        let graph = match options.graph(&names, &mut random) {
+        let members: Vec<RegionName> = names
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !options.absent.contains(at))
+            .map(|(_, n)| n.clone())
+            .collect();
+        let graph = match Options::graph(&members, options.shape, &mut random) {
             Ok(graph) => graph,
             Err(error) => unreachable!("shapes of the simulator are valid: {error}"),
         };
@@ -136,8 +156,11 @@ impl<'a> World<'a> {
             .enumerate()
             .map(|(at, (name, id))| Node {
                 name,
-                dead: false,
+                out: options.absent.contains(&at),
+                graph: graph.clone(),
                 disk: Disk::new(Origin::new(*id, 1)),
+                ever_durable: VersionVector::new(),
+                passed: Hlc(0),
                 backup: None,
                 restored: false,
                 process: None,
@@ -159,11 +182,12 @@ impl<'a> World<'a> {
             next_number: 1,
             nodes,
             ids,
-            graph,
+            shape: options.shape,
             connections: BTreeMap::new(),
             cuts: BTreeMap::new(),
             busy: BTreeMap::new(),
             watched: Vec::new(),
+            graphs: BTreeMap::new(),
             rerouted: false,
             commands_left: options.commands,
             healed: false,
@@ -267,9 +291,9 @@ impl<'a> World<'a> {
                 return Err("the run does not end".into());
             }
             if event == Event::Check {
-                match self.converged().and_then(|()| self.settled()) {
-                    Ok(true) => return self.finish(),
-                    Ok(false) => self.at(self.now + 500, Event::Check),
+                match self.converged() {
+                    Ok(()) if self.settled()? => return self.finish(),
+                    Ok(()) => self.at(self.now + 500, Event::Check),
                     Err(why) if self.now > self.report.healed_ms + LIVENESS_MS => {
                         return Err(format!("never converges: {why}"));
                     }
@@ -278,6 +302,10 @@ impl<'a> World<'a> {
                 continue;
             }
             self.step(event)?;
+            if self.report.events.is_multiple_of(STABLE_CHECK_EVERY) {
+                self.check_stability()?;
+                self.check_passed();
+            }
         }
         Err("nothing happens any more".into())
     }
@@ -293,6 +321,7 @@ impl<'a> World<'a> {
             },
             Event::Fault(fault) => self.fault(fault),
             Event::Idle { from, to } => self.idle(from, to),
+            Event::Reload { node, graph } => self.reload(node, graph),
             Event::Client { node } => self.client(node),
             Event::Flush { node, generation } => self.flush(node, generation),
             Event::Synced { node, generation, upto } => self.synced(node, generation, upto),
@@ -352,6 +381,12 @@ impl<'a> World<'a> {
                     self.report.others_ms.push(None);
                     self.look_at_watched();
                 }
+            }
+            Fault::Join { node } => self.join(node)?,
+            Fault::Leave { node } => self.leave(node)?,
+            Fault::Reshape { shape } => {
+                self.shape = shape;
+                self.change_topology()?;
             }
             Fault::Mark => self.report.marks.push(self.report.sent_bytes),
         }

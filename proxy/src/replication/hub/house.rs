@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crdts::CvRDT;
-use meridian_conflict::clock::{RegionId, VersionVector};
+use meridian_conflict::clock::RegionId;
 use meridian_topology::replica::{self, Phase};
 
 use super::Hub;
@@ -16,10 +16,6 @@ impl Hub {
     pub(super) fn keep_house(&mut self) {
         let metrics = Arc::clone(self.region.metrics());
         let wall = self.region.wall().0;
-        let mut have_all: Option<VersionVector> = None;
-        let own = &self.region.settings().region;
-        let fed: BTreeSet<RegionId> =
-            self.replica.graph().fed_by(own).iter().map(|name| RegionId::of(name.as_str())).collect();
         let all = self.replica.status();
         self.forget_links(&all);
         for status in all {
@@ -43,15 +39,6 @@ impl Hub {
                 metrics.config_mismatch.with_label_values(&[&name, what]).set(i64::from(differs));
             }
             self.show(&name, &status, up, wall);
-            if status.subscribed || fed.contains(&status.peer) {
-                have_all = Some(match have_all {
-                    Some(mut known) => {
-                        known.glb(&status.acknowledged);
-                        known
-                    }
-                    None => status.acknowledged.clone(),
-                });
-            }
         }
         let delivery = self.replica.delivery();
         metrics.pending_bytes.set(i64::try_from(delivery.pending_bytes()).unwrap_or(i64::MAX));
@@ -67,7 +54,39 @@ impl Hub {
             *known = *count;
         }
         self.show_routes(&metrics);
-        self.tell_truncation(have_all);
+        self.show_stability(&metrics);
+        self.tell_truncation();
+    }
+
+    /// Who is fenced or soon will be, and who keeps metadata and log from going.
+    fn show_stability(&self, metrics: &crate::metrics::Metrics) {
+        let stability = self.replica.stability();
+        let blocking = stability.blocked_by();
+        let segments = self.region.log().segments();
+        let since_ms = segments.first().map_or(u64::MAX, |segment| segment.created_at_ms);
+        let seconds = self.region.wall().0.saturating_sub(since_ms) / 1_000;
+        let max_bytes = self.region.settings().log.retention_max;
+        for (region, _) in stability.heard() {
+            let name = self.name(region);
+            let label = [name.as_str()];
+            metrics.fenced.with_label_values(&label).set(i64::from(stability.is_fenced(region)));
+            metrics.gc_blocked_by.with_label_values(&label).set(i64::from(blocking == Some(region)));
+            if let Some(ms) = stability.fenced_in_ms(self.region.mono(), region) {
+                let room = stability.row(region).and_then(|row| {
+                    let has =
+                        |mark: &AppliedMark| meridian_conflict::clock::covers_all(&row.durable, &mark.0);
+                    let log = segments.iter().map(|segment| {
+                        (
+                            AppliedMark::decode(&segment.mark).is_some_and(|mark| has(&mark)),
+                            segment.end.since(segment.start),
+                        )
+                    });
+                    log_lasts(&log.collect::<Vec<_>>(), max_bytes, seconds)
+                });
+                let seconds = i64::try_from(room.unwrap_or(u64::MAX).min(ms / 1_000)).unwrap_or(i64::MAX);
+                metrics.seconds_until_reseed.with_label_values(&label).set(seconds);
+            }
+        }
     }
 
     /// Who feeds whose ops, and how often that changed. A gauge that was set once goes to zero.
@@ -148,21 +167,21 @@ impl Hub {
             .collect();
     }
 
-    /// Tells the committer what every subscriber has, and the state machine what the log has lost.
-    fn tell_truncation(&mut self, have_all: Option<VersionVector>) {
+    /// Tells the committer what every member has, and the state machine what the log has lost. What
+    /// one member lacks any other may have to serve, so the log goes below what all have.
+    fn tell_truncation(&mut self) {
         let segments = self.region.log().segments();
         let alone = self.region.membership().regions.len() <= 1;
-        let below = match have_all {
-            None if alone => self.region.log().written_lsn(),
-            None => Lsn(0),
-            Some(vector) => segments
+        let below = if alone {
+            self.region.log().written_lsn()
+        } else {
+            let stable = self.replica.stability().stable();
+            let all_have = |mark: &AppliedMark| meridian_conflict::clock::covers_all(&stable, &mark.0);
+            let reached = segments
                 .iter()
                 .rev()
-                .find(|segment| {
-                    AppliedMark::decode(&segment.mark)
-                        .is_some_and(|mark| meridian_conflict::clock::covers_all(&vector, &mark.0))
-                })
-                .map_or(Lsn(0), |segment| segment.previous_end),
+                .find(|s| AppliedMark::decode(&s.mark).is_some_and(|mark| all_have(&mark)));
+            reached.map_or(Lsn(0), |segment| segment.previous_end)
         };
         self.region.committer().set_peers_have(below);
         let Some(oldest) = segments.first() else { return };
@@ -176,5 +195,32 @@ impl Hub {
             self.replica.handle_truncated(lost);
             self.truncated = known;
         }
+    }
+}
+
+/// In how many seconds the log will have grown past `max_bytes` behind the place where a region stands, by
+/// its growth so far. `segments` says of each, oldest first, whether the region has all before it, and its
+/// bytes. Zero when that is gone already, `None` when nothing can be said.
+fn log_lasts(segments: &[(bool, u64)], max_bytes: u64, seconds: u64) -> Option<u64> {
+    let Some(at) = segments.iter().rposition(|(has, _)| *has) else { return Some(0) };
+    let sum = |segments: &[(bool, u64)]| segments.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    let needed = sum(segments.get(at..).unwrap_or_default());
+    let per_second = sum(segments).checked_div(seconds).filter(|rate| *rate > 0)?;
+    max_bytes.saturating_sub(needed).checked_div(per_second)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use super::log_lasts;
+
+    #[test]
+    fn j3_what_is_left_until_a_reseed_is_what_is_left_of_the_log() {
+        let segments = [(true, 400), (true, 400), (false, 200)];
+        assert_eq!(log_lasts(&segments, 1_600, 100), Some(100), "600 are needed, 10 come each second");
+        assert_eq!(log_lasts(&segments, 600, 100), Some(0));
+        assert_eq!(log_lasts(&[(false, 400), (false, 1)], 1_000, 100), Some(0), "gone already");
+        assert_eq!(log_lasts(&[(true, 0)], 1_000, 100), None);
+        assert_eq!(log_lasts(&segments, 1_000, 0), None);
     }
 }

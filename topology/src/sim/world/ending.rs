@@ -48,20 +48,80 @@ impl World<'_> {
     }
 
     fn alive(&self) -> impl Iterator<Item = (usize, &Node)> {
-        self.nodes.iter().enumerate().filter(|(_, node)| !node.dead)
+        self.nodes.iter().enumerate().filter(|(_, node)| !node.out)
+    }
+
+    /// What is told of who has what must be on the disks.
+    pub(super) fn check_stability(&self) -> Result<(), String> {
+        let at = (self.report.events / STABLE_CHECK_EVERY) as usize % self.nodes.len();
+        let Some(process) = &self.nodes[at].process else { return Ok(()) };
+        let stability = process.replica.stability();
+        let stable = stability.stable();
+        if self.nodes[at].out {
+            return Ok(());
+        }
+        for (other, node) in self.nodes.iter().enumerate() {
+            let region = self.ids[other];
+            if !process.replica.graph().members().contains(&node.name) {
+                continue;
+            }
+            if !stability.is_fenced(region) && !covers_all(&node.ever_durable, &stable) {
+                return Err(format!("region {at} takes for stable what region {other} has not"));
+            }
+            if stability.row(region).is_some_and(|row| !covers_all(&node.ever_durable, &row.durable)) {
+                return Err(format!("region {at} takes for durable in region {other} what is not"));
+            }
+        }
+        let Some(dot) = process.sequencer.applied().clone().into_iter().next() else { return Ok(()) };
+        let have = self.nodes.iter().filter(|node| covers(&node.ever_durable, &dot)).count();
+        if stability.regions_with(&dot) > have {
+            return Err(format!("region {at} takes {dot:?} for durable in more than {have} regions"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_passed(&mut self) {
+        let at = (self.report.events / STABLE_CHECK_EVERY) as usize % self.nodes.len();
+        let now = MonoMs(self.now);
+        let node = &mut self.nodes[at];
+        if let Some(process) = &mut node.process {
+            node.passed = node.passed.max(process.replica.stability_mut().passed(now));
+            self.report.passed_ms = self.report.passed_ms.max(node.passed.ms().saturating_sub(EPOCH_MS));
+        }
     }
 
     /// Whether routes are as usual again, unless something is broken for good.
     pub(super) fn settled(&mut self) -> Result<bool, String> {
         if self.report.converged_ms == 0 {
+            self.note(|| "converged".into());
+        }
+        if self.report.converged_ms == 0 {
             self.report.converged_ms = self.now;
         }
         let unusual = self.alive().find_map(|(at, node)| {
             let process = node.process.as_ref()?;
-            let links = process.replica.status();
-            let more = links.iter().find(|link| !link.neighbour).map(|link| link.peer);
+            let out =
+                |c: &&Connection| c.ends.iter().any(|end| self.nodes[*end].out) && c.open == [true, true];
+            if let Some(link) = self.connections.values().find(out) {
+                return Some((at, link.ends.iter().copied().find(|end| self.nodes[*end].out)));
+            }
+            let mut links = self.connections.values().filter(|c| c.ends[0] == at && c.open == [true, true]);
+            let more = links.find(|c| !self.are_neighbours(at, self.ids[c.ends[1]])).map(|c| c.ends[1]);
             (!process.replica.is_usual() || more.is_some()).then_some((at, more))
         });
+        let unstable = self.alive().find_map(|(at, node)| {
+            let process = node.process.as_ref()?;
+            let stability = process.replica.stability();
+            let all = covers_all(&stability.stable(), process.sequencer.applied());
+            (!all).then_some((at, stability.blocked_by()))
+        });
+        if let Some((at, by)) = unstable {
+            let within = if self.options.is_maimed() { SETTLE_MS } else { STABLE_MS };
+            if self.now > self.report.converged_ms + within {
+                return Err(format!("region {at} does not find that all is stable; {by:?} blocks"));
+            }
+            return Ok(false);
+        }
         match unusual {
             Some((at, more)) if !self.options.is_maimed() => {
                 if self.now > self.report.converged_ms + SETTLE_MS {
@@ -77,7 +137,7 @@ impl World<'_> {
         self.report.settled_ms = self.now;
         let wall = EPOCH_MS + self.now;
         let mut first = None;
-        for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.dead) {
+        for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.out) {
             let Some(process) = &node.process else { return Err("down".into()) };
             self.history.all_acknowledged_in(at, process.sequencer.applied())?;
             let first = *first.get_or_insert(&process.objects);

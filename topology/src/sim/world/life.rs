@@ -4,27 +4,33 @@ use super::*;
 
 impl World<'_> {
     pub(super) fn start(&mut self, node: usize) -> Result<(), String> {
-        if self.nodes[node].process.is_some() || self.nodes[node].dead {
+        if self.nodes[node].process.is_some() || self.nodes[node].out {
             return Ok(());
         }
         let incarnation = self.random.between(2, u64::from(u32::MAX)) as u32;
-        let (boot, graph) = (self.random.next(), self.graph.clone());
+        let (boot, graph) = (self.random.next(), self.nodes[node].graph.clone());
         let always = self.options.sync == Sync::Always;
         let this = &mut self.nodes[node];
         let unclean = !this.disk.clean;
+        let life = (EPOCH_MS + self.now).saturating_add_signed(this.clock_offset);
         if unclean && !always && self.mutant != Mutant::IncarnationKept {
             this.disk.origin = Origin::new(self.ids[node], incarnation);
+            this.disk.life = life;
             self.report.incarnations += 1;
         }
         let (sequencer, objects) = recover(&this.disk, self.mutant)?;
         let settings = Settings {
             pending_bytes_max: self.options.pending_bytes_max,
             redundant: self.options.redundant(),
+            life: this.disk.life,
+            young_ms: if always { 0 } else { 30_000 },
+            lease_ms: if self.mutant == Mutant::FenceNever { FOR_EVER } else { self.options.lease_ms },
             ..Settings::new("sim", &this.name, boot)
         };
         let replica = Replica::new(settings, graph, this.disk.origin, sequencer.applied().clone());
         let generation = self.next_number;
         let mut process = Process::start(generation, &mut this.disk, sequencer, objects, replica);
+        raise_all(&mut this.ever_durable, &process.durable_vector);
         process.serving = !this.restored || !always;
         this.process = Some(process);
         self.note(|| format!("start {node}"));
@@ -54,7 +60,9 @@ impl World<'_> {
             let length = disk.log.len();
             let acknowledged = process.synced(disk, length);
             disk.clean = true;
-            acknowledged.iter().for_each(|dot| self.history.acknowledge(dot));
+            if !self.nodes[node].out {
+                acknowledged.iter().for_each(|dot| self.history.acknowledge(dot));
+            }
             for op in &self.nodes[node].disk.log {
                 self.history.register(op)?;
             }
@@ -78,8 +86,8 @@ impl World<'_> {
 
     /// A region never comes back: what nobody else has safe is gone with it.
     pub(super) fn bury(&mut self, node: usize) {
-        self.nodes[node].dead = true;
-        let others = self.nodes.iter().filter(|other| !other.dead);
+        self.nodes[node].out = true;
+        let others = self.nodes.iter().filter(|other| !other.out);
         let safe: Vec<VersionVector> = others.map(|other| other.disk.durable_vector()).collect();
         self.history.buried(|dot| safe.iter().any(|vector| covers(vector, dot)));
     }
@@ -116,7 +124,7 @@ impl World<'_> {
     }
 
     pub(super) fn client(&mut self, node: usize) -> Result<(), String> {
-        if self.healed || self.commands_left == 0 || self.nodes[node].dead {
+        if self.healed || self.commands_left == 0 || self.nodes[node].out {
             return Ok(());
         }
         self.after(1, 2 * self.options.pace_ms, Event::Client { node });
@@ -206,13 +214,16 @@ impl World<'_> {
         let acknowledged = process.synced(&mut this.disk, upto);
         (process.syncing, process.flushing) = (false, false);
         let durable = process.durable_vector.clone();
-        process.replica.handle_local(process.sequencer.sequence(), process.sequencer.hlc());
+        raise_all(&mut this.ever_durable, &durable);
+        process.tell_local(self.mutant);
         process.replica.handle_durable(now, &durable);
         let more = this.disk.log.len() > process.written;
         for op in this.disk.log.get(from..upto).unwrap_or_default() {
             self.history.register(op)?;
         }
-        acknowledged.iter().for_each(|dot| self.history.acknowledge(dot));
+        if !self.nodes[node].out {
+            acknowledged.iter().for_each(|dot| self.history.acknowledge(dot));
+        }
         if more {
             self.appended(node);
         }
@@ -236,7 +247,14 @@ impl World<'_> {
         let (now, wall) = (MonoMs(self.now), self.wall(node));
         let Some(process) = self.running(node, generation) else { return Ok(()) };
         process.timer_at = u64::MAX;
-        process.replica.handle_local(process.sequencer.sequence(), process.sequencer.hlc());
+        // The clock goes on, too, while nobody writes.
+        process.sequencer.merge_clock(Hlc::from_ms(wall.0));
+        let ahead = Hlc::from_ms(process.sequencer.hlc().ms() + CLOCK_AHEAD_MS);
+        let bound = &mut self.nodes[node].disk.clock_bound;
+        *bound = (*bound).max(ahead);
+        let mutant = self.mutant;
+        let Some(process) = self.running(node, generation) else { return Ok(()) };
+        process.tell_local(mutant);
         process.replica.handle_timeout(now, wall);
         self.drain(node)
     }
@@ -271,13 +289,19 @@ impl World<'_> {
                         self.cursors.insert((node, peer), running.feed.cursor().clone());
                     }
                 }
+                Effect::CloseLink { reason: CloseReason::Unneeded, .. }
+                    if self.mutant == Mutant::LinksKept => {}
                 Effect::CloseLink { session, .. } => self.close_side(node, session, 5),
+                Effect::Dial { peer }
+                    if self.mutant == Mutant::DialsIgnored && !self.are_neighbours(node, peer) => {}
                 Effect::Dial { peer } => self.wanted(node, peer, true),
                 Effect::Undial { peer } => self.wanted(node, peer, false),
                 Effect::TakeNewIncarnation(amnesia) => self.reincarnate(node, &format!("{amnesia:?}")),
                 Effect::Notice(notice) => {
                     match notice {
                         Notice::Held { .. } => self.report.holds += 1,
+                        Notice::Fenced { .. } => self.report.fenced += 1,
+                        Notice::Unfenced { .. } => self.report.unfenced += 1,
                         Notice::Rerouted(_) => {
                             (self.rerouted, self.report.reroutes) = (true, self.report.reroutes + 1)
                         }
@@ -291,6 +315,11 @@ impl World<'_> {
             self.appended(node);
         }
         self.watch(node)
+    }
+
+    pub(super) fn are_neighbours(&self, node: usize, peer: RegionId) -> bool {
+        let neighbours = self.nodes[node].graph.neighbours(&self.nodes[node].name);
+        neighbours.iter().any(|name| RegionId::of(name.as_str()) == peer)
     }
 
     fn wanted(&mut self, node: usize, peer: RegionId, dial: bool) {
@@ -338,6 +367,11 @@ impl World<'_> {
         self.fingerprint(mix(key.0.0 ^ key.1) ^ node as u64);
         self.note(|| format!("apply {:?} at {node}", op.header.dot));
         let this = &mut self.nodes[node];
+        // What a fenced or restored region comes back with may be older.
+        let fresh = self.report.fenced + self.report.restores == 0 && !self.options.is_changing();
+        if op.header.hlc <= this.passed && fresh {
+            return Err(format!("{:?} comes to region {node} after its time has passed", op.header.dot));
+        }
         match &mut this.process {
             Some(process) => process.apply_remote(&mut this.disk, op, self.mutant)?,
             None => return Ok(()),
@@ -351,7 +385,11 @@ impl World<'_> {
         let (nodes, options, report, now) = (&self.nodes, &self.options, &mut self.report, self.now);
         self.watched.retain(|watched| {
             let has = |node: &Node| {
-                node.process.as_ref().is_none_or(|process| covers(process.sequencer.applied(), &watched.dot))
+                node.out
+                    || node
+                        .process
+                        .as_ref()
+                        .is_none_or(|process| covers(process.sequencer.applied(), &watched.dot))
             };
             let narrow = |at: &usize| options.narrow.iter().any(|(_, to, _)| to == at);
             let mut others = nodes.iter().enumerate().filter(|(at, _)| !narrow(at));
@@ -372,11 +410,17 @@ impl World<'_> {
         let origin = Origin::new(self.ids[node], incarnation);
         self.note(|| format!("region {node} takes a new incarnation: {why}"));
         self.report.amnesia += 1;
+        let life = self.wall(node).0;
         let this = &mut self.nodes[node];
-        this.disk.origin = origin;
+        (this.disk.origin, this.disk.life) = (origin, life);
         if let Some(process) = &mut this.process {
             process.sequencer.reincarnate(origin);
-            process.replica.handle_reincarnated(origin, process.sequencer.applied());
+            let durable = process.durable_vector.clone();
+            process.replica.handle_reincarnated(origin, process.sequencer.applied(), &durable);
         }
     }
+}
+
+pub(super) fn raise_all(into: &mut VersionVector, other: &VersionVector) {
+    other.iter().for_each(|dot| raise(into, *dot.actor, dot.counter));
 }

@@ -62,7 +62,7 @@ impl World<'_> {
     pub(super) fn connected(&mut self, node: usize, peer: usize, session: u64) -> Result<(), String> {
         let (now, peer) = (MonoMs(self.now), self.ids[peer]);
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        process.replica.handle_local(process.sequencer.sequence(), process.sequencer.hlc());
+        process.tell_local(self.mutant);
         process.replica.handle_connected(now, peer, session);
         self.drain(node)
     }
@@ -98,10 +98,11 @@ impl World<'_> {
         session: u64,
         control: &Control,
     ) -> Result<(), String> {
-        if let (Control::Ack { durable }, Some(process)) = (control, &self.nodes[node].process)
-            && !covers_all(&process.durable_vector, durable)
-        {
-            return Err(format!("region {node} acknowledges to a peer what is not durable"));
+        if let (Control::Stability { rows }, Some(process)) = (control, &self.nodes[node].process) {
+            let own = rows.iter().filter(|row| row.origin == process.replica.origin());
+            if !own.map(|row| &row.durable).all(|durable| covers_all(&process.durable_vector, durable)) {
+                return Err(format!("region {node} acknowledges to a peer what is not durable"));
+            }
         }
         let mut bytes = Vec::new();
         control.encode(&mut bytes);
@@ -133,19 +134,48 @@ impl World<'_> {
         match payload {
             Payload::Connected => return self.connected(to, from, number),
             Payload::Control(bytes) => {
-                let control = Control::decode(&bytes).map_err(|e| format!("control: {e}"))?;
+                let mut control = Control::decode(&bytes).map_err(|e| format!("control: {e}"))?;
+                self.spoil(to, from, &mut control);
                 let Some(process) = &mut self.nodes[to].process else { return Ok(()) };
-                process.replica.handle_local(process.sequencer.sequence(), process.sequencer.hlc());
+                process.tell_local(self.mutant);
                 process.replica.handle_control(now, wall, peer, number, control);
             }
             Payload::Batch(bytes) => {
                 let ops = self.decode(to, &bytes)?;
                 let Some(process) = &mut self.nodes[to].process else { return Ok(()) };
-                process.replica.handle_local(process.sequencer.sequence(), process.sequencer.hlc());
+                process.tell_local(self.mutant);
                 process.replica.handle_batch(now, wall, peer, number, stream.1, ops);
             }
         }
         self.drain(to)
+    }
+
+    /// What planted bugs make of a message.
+    fn spoil(&mut self, node: usize, from: usize, control: &mut Control) {
+        let first = self.ids[0];
+        match (self.mutant, control) {
+            (Mutant::GradientOff, Control::Heartbeat(heartbeat)) => heartbeat.applied = VersionVector::new(),
+            (Mutant::NoReturn, Control::Heartbeat(heartbeat)) => heartbeat.via.fill(u128::MAX),
+            (Mutant::RowsNotRelayed, Control::Stability { rows }) => {
+                let from = self.ids[from];
+                rows.retain(|row| row.region == from);
+            }
+            (Mutant::StableIgnoresOne, Control::Stability { rows }) if node != 0 => {
+                let Some(process) = &self.nodes[node].process else { return };
+                let ours = process.replica.stability().own().durable.clone();
+                let first = rows.iter_mut().filter(|row| row.region == first);
+                first.for_each(|row| row.durable = ours.clone());
+            }
+            (Mutant::RowsOfApplied, Control::Stability { rows }) => {
+                // As if rows told what is applied instead of what is durable.
+                let from = self.nodes[from].process.as_ref();
+                let applied = from.map(|process| process.sequencer.applied().clone()).unwrap_or_default();
+                let origin = from.map(|process| process.replica.origin());
+                let own = rows.iter_mut().filter(|row| Some(row.origin) == origin);
+                own.for_each(|row| row.durable = applied.clone());
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn decode(&mut self, node: usize, bytes: &[u8]) -> Result<Vec<Op<Body>>, String> {

@@ -1,0 +1,73 @@
+//! Regions join and leave, and other topologies come into force, one region after the other.
+
+use super::*;
+
+impl World<'_> {
+    /// Members load the topology of now, each in its own time.
+    pub(super) fn change_topology(&mut self) -> Result<(), String> {
+        let members = self.nodes.iter().filter(|node| !node.out).map(|node| node.name.clone());
+        let members: Vec<RegionName> = members.collect();
+        let graph = Options::graph(&members, self.shape, &mut self.random)?;
+        self.note(|| format!("topology: {}", graph.shape()));
+        self.rerouted = true;
+        self.next_number += 1;
+        let number = self.next_number;
+        self.graphs.insert(number, graph);
+        for node in 0..self.nodes.len() {
+            if !self.nodes[node].out {
+                self.after(1, 500, Event::Reload { node, graph: number });
+            }
+        }
+        Ok(())
+    }
+
+    /// One region loads a topology.
+    pub(super) fn reload(&mut self, node: usize, number: u64) -> Result<(), String> {
+        let Some(graph) = self.graphs.get(&number).cloned() else { return Ok(()) };
+        let now = MonoMs(self.now);
+        let this = &mut self.nodes[node];
+        if this.out {
+            return Ok(());
+        }
+        this.graph = graph.clone();
+        if let Some(process) = &mut this.process {
+            process.tell_local(self.mutant);
+            process.replica.handle_topology(now, graph);
+        }
+        self.drain(node)
+    }
+
+    /// A region becomes a member, with an empty disk.
+    pub(super) fn join(&mut self, node: usize) -> Result<(), String> {
+        if !self.nodes[node].out {
+            return Ok(());
+        }
+        self.note(|| format!("{node} joins"));
+        if self.nodes[node].process.is_some() {
+            self.crash(node, false, false, Some(FOR_EVER))?;
+        }
+        let incarnation = self.random.between(2, u64::from(u32::MAX)) as u32;
+        let life = self.wall(node).0;
+        let this = &mut self.nodes[node];
+        this.out = false;
+        this.disk = Disk::new(Origin::new(self.ids[node], incarnation));
+        this.disk.life = life;
+        self.history.begun_anew(node);
+        self.change_topology()?;
+        // It starts with the topology it belongs to.
+        if let Some((_, graph)) = self.graphs.last_key_value() {
+            self.nodes[node].graph = graph.clone();
+        }
+        self.start(node)
+    }
+
+    /// A region is removed, and does not know. What it alone has is lost with it.
+    pub(super) fn leave(&mut self, node: usize) -> Result<(), String> {
+        if self.nodes[node].out {
+            return Ok(());
+        }
+        self.note(|| format!("{node} is removed"));
+        self.bury(node);
+        self.change_topology()
+    }
+}

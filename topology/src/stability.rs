@@ -1,0 +1,414 @@
+//! Who has durably applied what: the basis of truncation, of reaping, and of `WAIT`.
+//!
+//! Every region keeps a [`Row`] of every member and passes on what rose, over the links that stand
+//! anyway. A row only ever says what is on that region's disk, so whatever is concluded from rows
+//! holds, however old they are.
+//!
+//! A member not heard of for its lease is *fenced*: left out of [`Stability::stable`], so that one
+//! dead region does not stop the others for ever. It counts again once it is heard of and has all
+//! that became stable without it. A member never heard of blocks until its lease is over.
+//!
+//! A region that has lost its disk begins a new *life*, with a row that starts low: then what was
+//! stable is so no more, which is the truth. Life numbers rise: a region that hears of a row of
+//! its own with a number not below its own takes a greater one. A region that hears that it once
+//! had, in its present life, what it does not have now, has been put back to an old state.
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId, VersionVector, covers, covers_all, raise};
+
+use crate::frame::Row;
+use crate::route::lives;
+use crate::time::MonoMs;
+
+/// What came of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Merged {
+    /// Known already, or of a stranger.
+    Nothing,
+    /// Only its beat or clock rose: it lives.
+    Beat,
+    /// Its vector rose, or a new life began.
+    Risen,
+    /// It is about this region, and says that we had an op durably that we do not have.
+    Forgotten(Dot),
+}
+
+/// A point in a region's clock: it has given out `sequence` ops up to there.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    sequence: u64,
+    hlc: Hlc,
+}
+
+#[derive(Clone, Debug)]
+struct Member {
+    row: Option<Row>,
+    heard: Option<MonoMs>,
+    fenced: bool,
+    /// The reading that is passed once everyone has the ops given out before it.
+    next: Option<Mark>,
+    passed: Hlc,
+    /// When its present life was first heard of.
+    reborn: Option<MonoMs>,
+}
+
+impl Member {
+    fn new(row: Option<Row>) -> Self {
+        Self { row, heard: None, fenced: false, next: None, passed: Hlc(0), reborn: None }
+    }
+}
+
+/// The rows of all members.
+#[derive(Clone, Debug)]
+pub struct Stability {
+    region: RegionId,
+    lease_ms: u64,
+    young_ms: u64,
+    /// Every member; of this region without the row.
+    members: BTreeMap<RegionId, Member>,
+    own: Row,
+    /// How far the own clock is known and not yet told, because ops before it are not durable.
+    given: Option<Mark>,
+    beat_at: MonoMs,
+    passed: Hlc,
+    version: u64,
+}
+
+impl Stability {
+    /// The rows as `origin` sees them at its start, having durably applied `durable`. `life` is
+    /// greater for every life of a region; the clock's milliseconds at its beginning will do. For
+    /// `lease_ms` and `young_ms` see [`crate::replica::Settings`].
+    pub fn new(
+        origin: Origin,
+        life: u64,
+        durable: VersionVector,
+        members: impl Iterator<Item = RegionId>,
+        lease_ms: u64,
+        young_ms: u64,
+    ) -> Self {
+        let region = origin.region();
+        let own = Row { region, origin, life, beat: 0, hlc: Hlc(0), durable };
+        let mut stability = Self {
+            region,
+            lease_ms,
+            young_ms,
+            members: BTreeMap::new(),
+            own,
+            given: None,
+            beat_at: MonoMs(0),
+            passed: Hlc(0),
+            version: 0,
+        };
+        stability.set_members(members);
+        stability
+    }
+
+    /// Other members are in force. Rows of those that left are dropped.
+    pub fn set_members(&mut self, members: impl Iterator<Item = RegionId>) {
+        let wanted: BTreeSet<RegionId> = members.chain([self.region]).collect();
+        self.members.retain(|member, _| wanted.contains(member));
+        for member in wanted {
+            self.members.entry(member).or_insert_with(|| Member::new(None));
+        }
+        self.version += 1;
+    }
+
+    /// Rises whenever anything known here changes: whoever waits may look again.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The own row.
+    pub fn own(&self) -> &Row {
+        &self.own
+    }
+
+    /// The row of a member, this region included.
+    pub fn row(&self, region: RegionId) -> Option<&Row> {
+        if region == self.region { Some(&self.own) } else { self.members.get(&region)?.row.as_ref() }
+    }
+
+    /// More is durable here. Returns whether anything rose.
+    pub fn own_durable(&mut self, durable: &VersionVector) -> bool {
+        let mut risen = false;
+        for (origin, sequence) in &durable.dots {
+            if self.own.durable.get(origin) < *sequence {
+                raise(&mut self.own.durable, *origin, *sequence);
+                risen = true;
+            }
+        }
+        if risen {
+            self.version += 1;
+            self.tell_clock();
+        }
+        risen
+    }
+
+    /// The last local op is number `sequence`, and later ones are stamped after `hlc`.
+    pub fn own_clock(&mut self, sequence: u64, hlc: Hlc) {
+        if self.given.is_none() && hlc > self.own.hlc {
+            self.given = Some(Mark { sequence, hlc });
+            self.tell_clock();
+        }
+    }
+
+    fn tell_clock(&mut self) {
+        if let Some(Mark { sequence, hlc }) = self.given
+            && self.own.durable.get(&self.own.origin) >= sequence
+        {
+            self.own.hlc = self.own.hlc.max(hlc);
+            self.given = None;
+        }
+    }
+
+    /// Shows that this region lives, at most once in `every_ms`.
+    pub fn own_beat(&mut self, now: MonoMs, every_ms: u64) {
+        if now.since(self.beat_at) >= every_ms {
+            self.beat_at = now;
+            self.own.beat += 1;
+        }
+    }
+
+    /// This region goes on as `origin`.
+    pub fn reincarnate(&mut self, origin: Origin, life: u64, durable: VersionVector) {
+        let life = life.max(self.own.life + 1);
+        self.own = Row { origin, life, durable, ..self.own.clone() };
+        self.given = None;
+        self.version += 1;
+        if let Some(member) = self.members.get_mut(&self.region) {
+            *member = Member { heard: member.heard, ..Member::new(None) };
+        }
+    }
+
+    /// Takes what a peer says of `row.region`.
+    pub fn merge(&mut self, now: MonoMs, row: &Row) -> Merged {
+        if row.region == self.region {
+            return self.merge_own(row);
+        }
+        let Some(member) = self.members.get_mut(&row.region) else { return Merged::Nothing };
+        if row.origin.region() != row.region {
+            return Merged::Nothing;
+        }
+        let merged = match &mut member.row {
+            Some(known) if known.origin == row.origin => raise_row(known, row),
+            Some(known) if (known.life, known.origin) > (row.life, row.origin) => Merged::Nothing,
+            other => {
+                *other = Some(row.clone());
+                member.reborn = Some(now);
+                (member.next, member.passed) = (None, Hlc(0));
+                Merged::Risen
+            }
+        };
+        if merged != Merged::Nothing {
+            member.heard = Some(now);
+            self.version += 1;
+        }
+        merged
+    }
+
+    fn merge_own(&mut self, row: &Row) -> Merged {
+        let own = &mut self.own;
+        if row.origin != own.origin {
+            if row.life < own.life {
+                return Merged::Nothing;
+            }
+            own.life = row.life + 1;
+            return Merged::Risen;
+        }
+        let lost = row.durable.dots.iter().find(|(origin, sequence)| own.durable.get(origin) < **sequence);
+        if let Some((origin, sequence)) = lost {
+            return Merged::Forgotten(Dot::new(*origin, *sequence));
+        }
+        own.life = own.life.max(row.life);
+        // After a restart: what others have heard of us must not hide that we live.
+        own.beat = own.beat.max(row.beat);
+        Merged::Nothing
+    }
+
+    /// Fences whoever was not heard of for the lease, and lets back whoever has caught up. Returns
+    /// those for whom that changed, and whether they are fenced now.
+    pub fn review(&mut self, now: MonoMs) -> Vec<(RegionId, bool)> {
+        let lease_ms = self.lease_ms;
+        let mut changed = Vec::new();
+        if let Some(member) = self.members.get_mut(&self.region) {
+            member.heard = Some(now);
+            member.reborn.get_or_insert(now);
+        }
+        for (region, member) in &mut self.members {
+            let heard = *member.heard.get_or_insert(now);
+            if !member.fenced && now.since(heard) >= lease_ms {
+                member.fenced = true;
+                changed.push((*region, true));
+            }
+        }
+        if self.members.values().any(|member| member.fenced) {
+            let stable = self.stable();
+            for (region, member) in &mut self.members {
+                let heard = member.heard.is_some_and(|heard| now.since(heard) < lease_ms);
+                let covers = member.row.as_ref().is_some_and(|row| covers_all(&row.durable, &stable));
+                if member.fenced && heard && covers {
+                    member.fenced = false;
+                    changed.push((*region, false));
+                }
+            }
+        }
+        self.version += changed.len() as u64;
+        changed
+    }
+
+    /// When [`Stability::review`] has something to do if nothing is heard.
+    pub fn review_at(&self) -> Option<MonoMs> {
+        let leases = self.members.iter().filter(|(region, member)| **region != self.region && !member.fenced);
+        leases.filter_map(|(_, member)| Some(member.heard?.after(self.lease_ms))).min()
+    }
+
+    fn unfenced(&self) -> impl Iterator<Item = (RegionId, Option<&Row>)> {
+        let members = self.members.iter().filter(|(_, member)| !member.fenced);
+        members.map(|(region, _)| (*region, self.row(*region)))
+    }
+
+    /// What every member that is not fenced has durably applied.
+    pub fn stable(&self) -> VersionVector {
+        let mut stable = self.own.durable.clone();
+        for (_, row) in self.unfenced() {
+            match row {
+                Some(row) => stable.glb(&row.durable),
+                None => return VersionVector::new(),
+            }
+        }
+        stable
+    }
+
+    /// How many members are known to have durably applied `dot`, this region included.
+    pub fn regions_with(&self, dot: &Dot) -> usize {
+        let rows = self.members.keys().filter_map(|region| self.row(*region));
+        rows.filter(|row| covers(&row.durable, dot)).count()
+    }
+
+    /// Whether `region` is known to have durably applied all of `vector`.
+    pub fn has(&self, region: RegionId, vector: &VersionVector) -> bool {
+        self.row(region).is_some_and(|row| covers_all(&row.durable, vector))
+    }
+
+    /// The greatest time such that every op stamped up to it, by any member that is not fenced, is
+    /// durable at all of them: nobody will ever hear of another.
+    ///
+    /// Stands still while some region's life is young here: under `everysec` and `never` ops of the
+    /// former one may have left that are durable nowhere yet.
+    pub fn passed(&mut self, now: MonoMs) -> Hlc {
+        let regions: Vec<RegionId> = self.unfenced().map(|(region, _)| region).collect();
+        let mut least = self.own.hlc;
+        if !self.is_left_settled() {
+            return self.passed;
+        }
+        for region in regions {
+            let Some(member) = self.members.get(&region) else { continue };
+            let (next, passed) = match member.reborn {
+                Some(at) if now.since(at) >= self.young_ms => self.passed_of(region, member),
+                _ => (member.next, member.passed),
+            };
+            if let Some(member) = self.members.get_mut(&region) {
+                (member.next, member.passed) = (next, passed);
+            }
+            least = least.min(passed);
+        }
+        self.passed = least;
+        least
+    }
+
+    /// Whether everyone has what anyone has of regions that left.
+    fn is_left_settled(&self) -> bool {
+        let rows = || self.unfenced().filter_map(|(_, row)| row);
+        let left = |origin: &Origin| !self.members.contains_key(&origin.region());
+        rows()
+            .flat_map(|row| &row.durable.dots)
+            .filter(|(origin, _)| left(origin))
+            .all(|(origin, sequence)| rows().all(|row| row.durable.get(origin) >= *sequence))
+    }
+
+    fn passed_of(&self, region: RegionId, member: &Member) -> (Option<Mark>, Hlc) {
+        let (mut next, mut passed) = (member.next, member.passed);
+        let Some(row) = self.row(region) else { return (None, Hlc(0)) };
+        let least = |origin: &Origin| {
+            let rows = self.unfenced().map(|(_, row)| row.map_or(0, |row| row.durable.get(origin)));
+            rows.min().unwrap_or(0)
+        };
+        // Former lives give out nothing more, but some may lack what others have.
+        let former = self.unfenced().filter_map(|(_, row)| row).flat_map(|row| lives(&row.durable, region));
+        let settled = |(origin, sequence): (Origin, u64)| origin == row.origin || least(&origin) >= sequence;
+        let mut former = former;
+        if !former.all(settled) {
+            return (next, passed);
+        }
+        let all = least(&row.origin);
+        let newest = Mark { sequence: row.durable.get(&row.origin), hlc: row.hlc };
+        for _ in 0..2 {
+            let mark = *next.get_or_insert(newest);
+            if all >= mark.sequence {
+                passed = passed.max(mark.hlc);
+                next = (mark.hlc < newest.hlc).then_some(newest);
+            }
+        }
+        (next, passed)
+    }
+
+    /// The member that holds [`Stability::stable`] back furthest, if any does.
+    pub fn blocked_by(&self) -> Option<RegionId> {
+        let mut most = VersionVector::new();
+        for (_, row) in self.unfenced() {
+            for dot in row.into_iter().flat_map(|row| row.durable.iter()) {
+                raise(&mut most, *dot.actor, dot.counter);
+            }
+        }
+        let behind = |row: Option<&Row>| {
+            most.iter()
+                .map(|dot| dot.counter - row.map_or(0, |row| row.durable.get(dot.actor)))
+                .fold(0_u64, u64::saturating_add)
+        };
+        let furthest = self.unfenced().map(|(region, row)| (behind(row), region)).max();
+        furthest.filter(|(behind, _)| *behind > 0).map(|(_, region)| region)
+    }
+
+    /// Whether a member is fenced.
+    pub fn is_fenced(&self, region: RegionId) -> bool {
+        self.members.get(&region).is_some_and(|member| member.fenced)
+    }
+
+    /// Per other member, since when nothing new was heard of it.
+    pub fn heard(&self) -> impl Iterator<Item = (RegionId, Option<MonoMs>)> + '_ {
+        let others = self.members.iter().filter(|(region, _)| **region != self.region);
+        others.map(|(region, member)| (*region, member.heard))
+    }
+
+    /// Milliseconds until a member is fenced if nothing is heard of it; zero if it is.
+    pub fn fenced_in_ms(&self, now: MonoMs, region: RegionId) -> Option<u64> {
+        let member = self.members.get(&region)?;
+        if member.fenced {
+            return Some(0);
+        }
+        Some(self.lease_ms.saturating_sub(now.since(member.heard?)))
+    }
+}
+
+/// Raises `known` by `row`, of the same life.
+fn raise_row(known: &mut Row, row: &Row) -> Merged {
+    let mut merged = Merged::Nothing;
+    if row.beat > known.beat || row.hlc > known.hlc || row.life > known.life {
+        known.beat = known.beat.max(row.beat);
+        known.hlc = known.hlc.max(row.hlc);
+        known.life = known.life.max(row.life);
+        merged = Merged::Beat;
+    }
+    for (origin, sequence) in &row.durable.dots {
+        if known.durable.get(origin) < *sequence {
+            raise(&mut known.durable, *origin, *sequence);
+            merged = Merged::Risen;
+        }
+    }
+    merged
+}
