@@ -67,6 +67,13 @@ impl View {
         if self.region.committer().has_failed() {
             reasons.push("store: commits fail".to_owned());
         }
+        if self.region.is_loading() {
+            let seeding = status::SeedingStatus::of(&self.region).unwrap_or_default();
+            reasons.push(format!(
+                "loading: {} from a neighbour, {} of {} ranges, {} of about {} keys",
+                seeding.stage, seeding.ranges, seeding.ranges_total, seeding.keys, seeding.keys_expected
+            ));
+        }
         reasons
     }
 }

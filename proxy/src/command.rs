@@ -48,6 +48,7 @@ pub async fn walk(
     now: meridian_topology::time::WallMs,
     reply: &mut Reply<'_>,
 ) -> Outcome {
+    execute::check_loaded(region, command)?;
     match command.name {
         "meridian.digest" => meridian::digest(region, now, reply).await,
         _ => keys::walk::walk(region, command, args, database, now, reply).await,

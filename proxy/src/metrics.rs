@@ -171,7 +171,7 @@ impl Metrics {
             )?,
             seconds_until_reseed: build.gauges(
                 "seconds_until_reseed",
-                "Until a region that is not heard of is fenced.",
+                "Until a region that is not heard of is fenced, or the log has no room for what it lacks.",
                 &["peer"],
             )?,
             reroutes: build.counters(

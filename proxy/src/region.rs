@@ -9,6 +9,7 @@
 //! | [`recover`] | from the files on disk to a running state |
 //! | [`foreign`] | whether an op from elsewhere can be applied |
 //! | [`committer`] | the thread that takes dirty objects to the store |
+//! | [`seeding`] | how far taking over another region's state has come |
 
 pub mod committer;
 pub mod foreign;
@@ -19,6 +20,7 @@ pub mod identity;
 pub mod membership;
 pub mod recover;
 pub mod retired;
+pub mod seeding;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
@@ -41,6 +43,7 @@ use crate::metrics::Metrics;
 use crate::oplog::{self, LogError, Lsn};
 use crate::sequencer::{AppliedMark, Sequencer};
 use crate::session::clients::Clients;
+use crate::store::StoreError;
 use membership::Membership;
 
 /// The region's log.
@@ -65,6 +68,7 @@ pub struct Region {
     recovered: recover::Report,
     /// Whether the incarnation is known not to have given out more than this region remembers.
     confirmed: watch::Sender<bool>,
+    seeding: seeding::Seeding,
     clients: Arc<Clients>,
     /// The fault knobs, where they are configured.
     faults: Option<Faults>,
@@ -86,6 +90,9 @@ const LOG_BACKLOG_MAX: u64 = 64 << 20;
 
 /// How far past `store.memory_max` memory may go before clients wait for eviction.
 const MEMORY_SLACK: f64 = 1.25;
+
+/// How often one that waits for the committer asks whether the store has failed.
+const FAILURE_CHECK: Duration = Duration::from_millis(200);
 
 /// How often a waiting client looks again.
 const RELIEF_POLL: Duration = Duration::from_millis(10);
@@ -177,6 +184,35 @@ impl Region {
         let mut confirmed = self.confirmed.subscribe();
         // The sender lives as long as this region.
         let _ = confirmed.wait_for(|confirmed| *confirmed).await;
+    }
+
+    /// How far taking over another region's state has come.
+    pub fn seeding(&self) -> &seeding::Seeding {
+        &self.seeding
+    }
+
+    /// Whether clients have to wait because another region's state is being taken over.
+    pub fn is_loading(&self) -> bool {
+        self.seeding.is_loading()
+    }
+
+    /// Takes everything that is dirty now to the store, durably.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when the store takes nothing, or the region stops.
+    pub async fn commit_all(&self) -> Result<(), StoreError> {
+        let mut commit = std::pin::pin!(self.committer.commit_now());
+        loop {
+            // A committer whose store fails tries on and on; nobody is to wait for that.
+            if self.committer.has_failed() {
+                return Err(StoreError::Failed);
+            }
+            match tokio::time::timeout(FAILURE_CHECK, &mut commit).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(StoreError::Failed),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Whether clients may not write here.

@@ -16,6 +16,7 @@ mod dials;
 mod hub;
 mod outgoing;
 mod peer;
+pub mod seed;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

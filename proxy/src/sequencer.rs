@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use meridian_conflict::clock::{Hlc, Origin, Stamp, VersionVector};
+use meridian_conflict::clock::{Causality, Hlc, Origin, Stamp, VersionVector, compare};
 use meridian_conflict::op::Header;
+use meridian_topology::seed::Seeded;
 use meridian_topology::sequence::{Position, SequenceError};
 use meridian_topology::time::WallMs;
 use parking_lot::{Mutex, MutexGuard};
@@ -47,6 +48,20 @@ pub enum PlaceError {
     /// A remote op that does not follow.
     #[error(transparent)]
     Sequence(#[from] SequenceError),
+}
+
+/// Another region's position could not be adopted. Nothing happened.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// Ops were applied since the merging began, or it was begun for another vector.
+    #[error("ops were applied while another region's state was merged")]
+    Disturbed,
+    /// The position knows more of this life than it does itself.
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+    /// The log takes no more.
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 struct Inner {
@@ -98,6 +113,37 @@ impl Sequencer {
     pub fn position(&self) -> (Position, Lsn) {
         let inner = self.inner.lock();
         (inner.ops.position(), inner.buffer.end())
+    }
+
+    /// What the store keeps with its data: position, floor, and the log's end at the same moment.
+    pub fn to_store(&self) -> (Position, VersionVector, Lsn) {
+        let inner = self.inner.lock();
+        (inner.ops.position(), inner.ops.floor().clone(), inner.buffer.end())
+    }
+
+    /// What the log cannot serve, because it was jumped over; see [`Sequencer::adopt`].
+    pub fn floor(&self) -> VersionVector {
+        self.inner.lock().ops.floor().clone()
+    }
+
+    /// Adopts a position whose state has been merged into ours and is in the store, while `ours` was
+    /// applied here. The log says so. Returns where.
+    ///
+    /// # Errors
+    /// [`AdoptError`]; nothing changed.
+    pub fn adopt(&self, position: &Position, ours: &VersionVector) -> Result<Lsn, AdoptError> {
+        let record = Seeded::encode(position);
+        if record.len() > self.max_record {
+            return Err(LogError::RecordSize { len: record.len(), max: self.max_record }.into());
+        }
+        let inner = &mut *self.inner.lock();
+        if compare(inner.ops.applied(), ours) != Causality::Equal {
+            return Err(AdoptError::Disturbed);
+        }
+        inner.ops.adopt(position)?;
+        let lsn = inner.buffer.push(&[&record])?;
+        self.end.store(inner.buffer.end().0, Ordering::Release);
+        Ok(lsn)
     }
 
     /// Places a local op that was made for `origin`: sums of deltas are per origin.
@@ -179,9 +225,10 @@ fn push(inner: &mut Inner, header: &Header, body: &[u8]) -> Result<Lsn, LogError
     buffer.push(&[scratch, body])
 }
 
-/// Splits a log record into its header and body. `None` when it is not one of ours.
+/// Splits an op's log record into its header and body. `None` when it is not an op of ours.
 pub fn read_record(record: &[u8]) -> Option<(Header, &[u8])> {
-    postcard::take_from_bytes(record).ok()
+    // No op has origin zero; see [`Seeded`].
+    postcard::take_from_bytes::<Header>(record).ok().filter(|(header, _)| header.dot.actor != Origin(0))
 }
 
 /// The order, held still.

@@ -10,6 +10,7 @@ pub mod graph;
 pub mod plan;
 pub mod replica;
 pub mod route;
+pub mod seed;
 pub mod sequence;
 pub mod shape;
 #[cfg(feature = "sim")]

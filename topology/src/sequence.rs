@@ -139,6 +139,8 @@ pub struct Sequencer {
     clock: HlcClock,
     /// Other origins that rose since the last local op: the next op's deps, without a scan.
     risen: SmallVec<[Origin; 8]>,
+    /// Ops up to here may have been jumped over: the log does not have them.
+    floor: VersionVector,
 }
 
 impl Sequencer {
@@ -150,7 +152,8 @@ impl Sequencer {
     pub fn recover(origin: Origin, position: Position) -> Self {
         let Position { applied, contexts, hlc } = position;
         let clock = HlcClock::starting_after(hlc);
-        let mut recovered = Self { origin, applied, contexts, clock, risen: SmallVec::new() };
+        let (risen, floor) = (SmallVec::new(), VersionVector::new());
+        let mut recovered = Self { origin, applied, contexts, clock, risen, floor };
         recovered.find_risen();
         recovered
     }
@@ -232,6 +235,48 @@ impl Sequencer {
             self.risen.push(origin);
         }
         Ok(Some(&**self.contexts.advance(header)))
+    }
+
+    /// Takes over what another region had applied at `position`, whose state was merged into ours:
+    /// counts those ops as applied without having seen them. The next local op depends on all of
+    /// them. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`SequenceError::OwnOrigin`] when the position knows more of this region's current life than
+    /// it does itself; nothing changed.
+    pub fn adopt(&mut self, position: &Position) -> Result<(), SequenceError> {
+        let known = position.applied.get(&self.origin);
+        if known > self.sequence() {
+            return Err(SequenceError::OwnOrigin { origin: self.origin, sequence: known });
+        }
+        for dot in position.applied.iter() {
+            let (origin, sequence) = (*dot.actor, dot.counter);
+            if sequence <= self.applied.get(&origin) {
+                continue;
+            }
+            self.applied.dots.insert(origin, sequence);
+            raise(&mut self.floor, origin, sequence);
+            match position.contexts.0.get(&origin) {
+                Some(context) => self.contexts.0.insert(origin, Arc::clone(context)),
+                None => self.contexts.0.remove(&origin),
+            };
+            if !self.risen.contains(&origin) {
+                self.risen.push(origin);
+            }
+        }
+        self.merge_clock(position.hlc);
+        Ok(())
+    }
+
+    /// What the log cannot serve, wherever it begins: a subscriber that lacks any of it would miss
+    /// ops that [`Sequencer::adopt`] jumped over.
+    pub fn floor(&self) -> &VersionVector {
+        &self.floor
+    }
+
+    /// Raises the floor to one that was stored.
+    pub fn raise_floor(&mut self, floor: &VersionVector) {
+        floor.iter().for_each(|dot| raise(&mut self.floor, *dot.actor, dot.counter));
     }
 
     /// Everything that has to be stored with the data.
@@ -366,6 +411,47 @@ mod tests {
         assert_eq!(header.dot, Dot::new(second_life, 1));
         assert_eq!(header.deps.as_slice(), [(origin(1), 2)]);
         assert!(header.hlc > last);
+    }
+
+    #[test]
+    fn j1_what_is_adopted_counts_as_applied_and_the_next_op_depends_on_it() {
+        let (mut a, mut b, mut c) = (fresh(1), fresh(2), fresh(3));
+        let a1 = a.local(WallMs(50));
+        b.remote(&a1).unwrap();
+        let b1 = b.local(WallMs(1));
+        c.local(WallMs(1));
+        c.adopt(&b.position()).unwrap();
+        let after = c.position();
+        c.adopt(&b.position()).unwrap();
+        assert_eq!(c.position(), after);
+        assert_eq!(c.applied().get(&origin(2)), 1);
+        assert_eq!(c.floor(), &[a1.dot, b1.dot].into_iter().collect());
+        // What follows goes on from the adopted contexts.
+        assert!(matches!(c.remote(&b1), Err(SequenceError::NotNext { .. })));
+        let b2 = b.local(WallMs(1));
+        assert!(b2.deps.is_empty());
+        let deps = c.remote(&b2).unwrap();
+        assert_eq!((deps.get(&origin(1)), deps.get(&origin(2))), (1, 1));
+        let own = c.local(WallMs(1));
+        assert_eq!(
+            own.deps.iter().copied().collect::<BTreeMap<_, _>>(),
+            [(origin(1), 1), (origin(2), 2)].into()
+        );
+        assert!(own.hlc > a1.hlc);
+        // A restart before that op finds the same.
+        let mut again = Sequencer::recover(Origin(0), after);
+        again.reincarnate(origin(3));
+        assert_eq!(again.local(WallMs(1)).deps.len(), 2);
+    }
+
+    #[test]
+    fn j1_nobody_knows_more_of_a_life_than_itself() {
+        let (mut a, mut b) = (fresh(1), fresh(2));
+        b.remote(&a.local(WallMs(1))).unwrap();
+        let mut wiped = fresh(1);
+        let before = wiped.position();
+        assert!(matches!(wiped.adopt(&b.position()), Err(SequenceError::OwnOrigin { sequence: 1, .. })));
+        assert_eq!(wiped.position(), before);
     }
 
     #[test]

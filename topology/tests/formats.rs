@@ -16,6 +16,7 @@ use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId, VersionVector};
 use meridian_conflict::op::Header;
 use meridian_topology::frame::batch::{BatchDecoder, BatchEncoder};
 use meridian_topology::frame::{Control, Echo, GoodbyeReason, Heartbeat, Hello, PROTOCOLS, Refusal, Row};
+use meridian_topology::seed::{Assembler, Cursor, Record, Request, SEED_VERSION, SeedRefusal, Seeded};
 use meridian_topology::sequence::{Position, Sequencer};
 use meridian_topology::time::{MonoMs, WallMs};
 
@@ -132,4 +133,38 @@ fn positions_keep_their_form() {
     reader.remote(&first).unwrap();
     reader.local(WallMs(1_700_000_000_000));
     check("position-v1.txt", &[("position", reader.position().encode())]);
+}
+
+#[test]
+fn seeds_keep_their_form() {
+    let mut sequencer = Sequencer::recover(origin(1), Position::default());
+    sequencer.local(WallMs(1_700_000_000_000));
+    let position = sequencer.position();
+    let cursor = Cursor { range: 3, database: 2, hash: 3 << 60 };
+    let request = Request { resume: Some((vector(), cursor)) };
+    assert_eq!(Request::decode(&request.encode()).unwrap(), request);
+    let seeded = Seeded::encode(&position);
+    assert!(Seeded::is_one(&seeded));
+    assert_eq!(Seeded::decode(&seeded).unwrap(), Seeded { position: position.clone() });
+    let encoded = position.encode();
+    let records = [
+        ("head", Record::Head { position: &encoded, from: Cursor::default(), keys: 1_000 }),
+        ("object", Record::Object { database: 2, key: b"key", head: b"head" }),
+        ("element", Record::Element { facet: 1, element: b"field", record: b"record" }),
+        ("passed", Record::Passed { cursor }),
+        ("ahead", Record::Ahead { applied: vector() }),
+        ("end", Record::End),
+        ("refused", Record::Refused { reason: SeedRefusal::StartOver }),
+    ];
+    let mut lines = vec![("request", request.encode()), ("seeded", seeded)];
+    let mut assembler = Assembler::new(1 << 20);
+    assembler.push(&[SEED_VERSION]);
+    for (what, record) in records {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes).unwrap();
+        assembler.push(&bytes);
+        assert_eq!(assembler.next_record().unwrap(), Some(record));
+        lines.push((what, bytes));
+    }
+    check("seed-v1.txt", &lines);
 }

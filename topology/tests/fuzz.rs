@@ -4,6 +4,7 @@
 
 use meridian_topology::frame::Control;
 use meridian_topology::frame::batch::{BatchDecoder, BatchEncoder};
+use meridian_topology::seed::{Assembler, Request, Seeded};
 use meridian_topology::sequence::Position;
 
 #[test]
@@ -38,6 +39,38 @@ fn position_decode() {
     bolero::check!().for_each(|bytes: &[u8]| {
         if let Ok(position) = Position::decode(bytes) {
             assert_eq!(Position::decode(&position.encode()).unwrap(), position);
+        }
+    });
+}
+
+#[test]
+fn seeded_decode() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        for record in [bytes.to_vec(), [&[0, 1, 1], bytes].concat()] {
+            if let Ok(seeded) = Seeded::decode(&record) {
+                assert_eq!(Seeded::decode(&Seeded::encode(&seeded.position)).unwrap(), seeded);
+            }
+        }
+    });
+}
+
+#[test]
+fn seed_decode() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        if let Ok(request) = Request::decode(bytes) {
+            assert_eq!(Request::decode(&request.encode()).unwrap(), request);
+        }
+        let mut assembler = Assembler::new(1 << 10);
+        assembler.push(&[1]);
+        for part in bytes.chunks(7) {
+            assembler.push(part);
+            loop {
+                match assembler.next_record() {
+                    Ok(Some(record)) => record.encode(&mut Vec::new()).unwrap(),
+                    Ok(None) => break,
+                    Err(_) => return,
+                }
+            }
         }
     });
 }

@@ -61,8 +61,10 @@ impl Expiry {
         }
     }
 
-    /// Merges another replica's deadlines; see [`crate::object::Object::merge`].
-    pub fn merge(&mut self, ours: &VersionVector, other: &Expiry, theirs: &VersionVector) {
+    /// Merges another replica's deadlines; see [`crate::object::Object::merge`]. Returns whether
+    /// anything changed.
+    pub fn merge(&mut self, ours: &VersionVector, other: &Expiry, theirs: &VersionVector) -> bool {
+        let before = self.said.clone();
         let kept = |stamp: &Stamp| other.said.iter().any(|(o, _)| o == stamp);
         self.said.retain(|(stamp, _)| kept(stamp) || !covers(theirs, &stamp.dot));
         for (stamp, deadline) in &other.said {
@@ -70,6 +72,7 @@ impl Expiry {
                 self.insert(*stamp, *deadline);
             }
         }
+        self.said != before
     }
 
     /// Bytes of one key's expiry in memory.

@@ -4,7 +4,7 @@ use crate::amount::Amount;
 use crate::clock::{Seen, Stamp, VersionVector};
 use crate::crdt::table::{self, ElementTable, TablePlace};
 use crate::op::SeenDelta;
-use crate::scalar::{Met, Scalar, Value};
+use crate::scalar::{Merged, Met, Scalar, Value};
 
 /// Bytes counted for a field besides its name and value.
 const FIELD_OVERHEAD: usize = size_of::<Scalar<Value>>() + size_of::<Box<[u8]>>() + 24;
@@ -131,11 +131,13 @@ impl Hash {
         ours: &VersionVector,
         other: &Scalar<Value>,
         theirs: &VersionVector,
-    ) {
-        self.change(field, |scalar| {
-            scalar.merge(ours, other, theirs);
+    ) -> (TablePlace, Merged) {
+        let mut merged = Merged::default();
+        let met = self.change(field, |scalar| {
+            merged = scalar.merge(ours, other, theirs);
             Met::default()
         });
+        (met.place, merged)
     }
 }
 

@@ -106,26 +106,32 @@ impl Set {
         }
     }
 
-    /// Merges one member; see [`crate::object::Object::merge`].
+    /// Merges one member; see [`crate::object::Object::merge`]. Returns where it stands, if it
+    /// changed.
     pub(crate) fn merge_member(
         &mut self,
         member: &[u8],
         ours: &VersionVector,
         other: &[Stamp],
         theirs: &VersionVector,
-    ) {
-        let mut merged = self.members.get(member).cloned().unwrap_or_default();
-        merged.retain(|a| other.contains(a) || !covers(theirs, &a.dot));
-        for stamp in other {
-            if !covers(ours, &stamp.dot) {
-                insert(&mut merged, *stamp);
+    ) -> Option<TablePlace> {
+        let mut new = other.iter().filter(|stamp| !covers(ours, &stamp.dot)).peekable();
+        let at = match self.members.get_index_of(member) {
+            Some(at) => at,
+            None => {
+                new.peek()?;
+                self.bytes += member.len() + MEMBER_OVERHEAD;
+                self.members.insert_full(member.into(), Additions::new()).0
             }
-        }
-        if merged.is_empty() {
-            self.forget(member);
-        } else {
-            self.restore(member, merged);
-        }
+        };
+        let (_, additions) = self.members.get_index_mut(at)?;
+        let (before, bytes) = (additions.clone(), spilled(additions));
+        additions.retain(|a| other.contains(a) || !covers(theirs, &a.dot));
+        new.for_each(|stamp| insert(additions, *stamp));
+        let (changed, gone) = (*additions != before, additions.is_empty());
+        self.bytes = self.bytes + spilled(additions) - bytes;
+        let place = if gone { self.forget(member) } else { TablePlace::At(at) };
+        changed.then_some(place)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::clock::{Seen, Stamp, VersionVector};
 use crate::crdt::order::{Entry, Order};
 use crate::crdt::table::{self, ElementTable, TablePlace};
 use crate::op::SeenDelta;
-use crate::scalar::{Met, Scalar, ScalarValue};
+use crate::scalar::{Merged, Met, Scalar, ScalarValue};
 
 /// A score: a double that is never NaN; minus zero is zero.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -252,11 +252,13 @@ impl SortedSet {
         ours: &VersionVector,
         other: &Scalar<Score>,
         theirs: &VersionVector,
-    ) {
-        self.change(member, |scalar| {
-            scalar.merge(ours, other, theirs);
+    ) -> (TablePlace, Merged) {
+        let mut merged = Merged::default();
+        let met = self.change(member, |scalar| {
+            merged = scalar.merge(ours, other, theirs);
             Met::default()
         });
+        (met.place, merged)
     }
 }
 

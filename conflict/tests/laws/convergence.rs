@@ -68,7 +68,7 @@ fn reload(object: &Object) -> Object {
     reloaded
 }
 
-fn merge_into(
+pub fn merge_into(
     ours: &mut Dataset,
     our_vector: &VersionVector,
     theirs: &Dataset,
@@ -84,13 +84,13 @@ fn merge_into(
     ours.retain(|_, object| !object.is_vacant());
 }
 
-fn union(a: &VersionVector, b: &VersionVector) -> VersionVector {
+pub fn union(a: &VersionVector, b: &VersionVector) -> VersionVector {
     let mut both = a.clone();
     both.merge(b.clone());
     both
 }
 
-fn merged(a: (&Dataset, &VersionVector), b: (&Dataset, &VersionVector)) -> (Dataset, VersionVector) {
+pub fn merged(a: (&Dataset, &VersionVector), b: (&Dataset, &VersionVector)) -> (Dataset, VersionVector) {
     let mut data = a.0.clone();
     merge_into(&mut data, a.1, b.0, b.1);
     (data, union(a.1, b.1))
@@ -232,7 +232,7 @@ proptest! {
     }
 }
 
-fn reclaim(data: &mut Dataset) {
+pub fn reclaim(data: &mut Dataset) {
     for object in data.values_mut() {
         object.reclaim(&mut Outcome::default());
     }
@@ -240,7 +240,7 @@ fn reclaim(data: &mut Dataset) {
 }
 
 /// A dataset whose rows are each taken from a state of their own.
-fn ahead(states: &[Dataset], dice: &mut Dice) -> Dataset {
+pub fn ahead(states: &[Dataset], dice: &mut Dice) -> Dataset {
     let keys: std::collections::BTreeSet<&Key> = states.iter().flat_map(|s| s.keys()).collect();
     let mut data = Dataset::new();
     for key in keys {

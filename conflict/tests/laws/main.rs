@@ -20,4 +20,5 @@ mod oracles;
 mod order;
 mod purity;
 mod records;
+mod seeding;
 mod table;

@@ -2,6 +2,7 @@
 //! a reader takes what it knows and defaults the rest, so versions may differ.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use meridian_conflict::clock::{Origin, RegionId};
@@ -13,6 +14,7 @@ use crate::config::settings::LogSync;
 use crate::keyspace::DATABASES;
 use crate::region::Region;
 use crate::region::membership::Membership;
+use crate::region::seeding::Stage;
 use crate::service::LinkState;
 
 /// A certificate that ends sooner than this is warned of.
@@ -60,6 +62,46 @@ pub struct Status {
     pub config_mismatches: Vec<Mismatch>,
     /// What somebody should look at.
     pub warnings: Vec<String>,
+    /// How far taking over another region's state has come, while it goes on.
+    pub seeding: Option<SeedingStatus>,
+}
+
+/// How far taking over another region's state has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SeedingStatus {
+    /// `merging` or `catching up`.
+    pub stage: String,
+    /// Keys merged.
+    pub keys: u64,
+    /// About how many there are.
+    pub keys_expected: u64,
+    /// Bytes received.
+    pub bytes: u64,
+    /// Ranges merged.
+    pub ranges: u64,
+    /// Of how many.
+    pub ranges_total: u64,
+}
+
+impl SeedingStatus {
+    /// `None` when nothing is taken over.
+    pub fn of(region: &Region) -> Option<Self> {
+        let figure = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let progress = region.seeding().progress();
+        let stage = match region.seeding().stage()? {
+            Stage::Merging { .. } => "merging",
+            Stage::CatchingUp { .. } => "catching up",
+        };
+        Some(Self {
+            stage: stage.to_owned(),
+            keys: figure(&progress.keys),
+            keys_expected: figure(&progress.keys_expected),
+            bytes: figure(&progress.bytes),
+            ranges: figure(&progress.ranges),
+            ranges_total: u64::from(meridian_topology::seed::RANGES),
+        })
+    }
 }
 
 /// How a region is joined to the others.
@@ -203,6 +245,7 @@ impl Status {
                 took_ms: region.recovered().took_ms,
             },
             warnings: warnings(view),
+            seeding: SeedingStatus::of(region),
         }
     }
 }

@@ -133,6 +133,21 @@ pub fn run(
     }
 }
 
+/// Whether a command may run: while another region's state is taken over, none that shows or changes data.
+///
+/// # Errors
+/// [`CommandError::Text`].
+pub fn check_loaded(region: &Region, command: &Command) -> Result<(), CommandError> {
+    use super::{Family, Flags};
+    let idle = matches!((command.keys, command.family), (Keys::None, family) if family != Family::Keys)
+        && !command.flags.has(Flags::WRITE)
+        && !command.flags.has(Flags::WALK);
+    if region.is_loading() && !idle {
+        return Err(CommandError::text("LOADING Meridian is loading the dataset in memory"));
+    }
+    Ok(())
+}
+
 fn try_run(
     region: &Region,
     scratch: &mut Scratch,
@@ -142,6 +157,7 @@ fn try_run(
     now: WallMs,
     reply: &mut Reply<'_>,
 ) -> Result<Ran, CommandError> {
+    check_loaded(region, command)?;
     let writes = command.flags.has(super::Flags::WRITE);
     if writes {
         check_writable(region)?;
@@ -239,6 +255,7 @@ pub fn run_transaction(
     now: WallMs,
     reply: &mut Reply<'_>,
 ) -> Result<Option<Ran>, CommandError> {
+    queue.iter().try_for_each(|queued| check_loaded(region, queued.command))?;
     let writes = queue.iter().any(|queued| queued.command.flags.has(super::Flags::WRITE));
     if writes {
         check_writable(region)?;

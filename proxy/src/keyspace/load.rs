@@ -138,10 +138,11 @@ pub(super) fn load(store: &dyn Store, key: &KeyRef<'_>) -> Result<Option<Object>
 }
 
 /// Whether a head record announces facets with rows of their own. The facets' bits come first.
-fn object_has_elements(head: &[u8]) -> bool {
+pub(super) fn object_has_elements(head: &[u8]) -> bool {
     head.first().is_none_or(|facets| facets & !1 != 0)
 }
 
-fn facet_of(number: u8) -> Option<Facet> {
+/// The facet of this number.
+pub(crate) fn facet_of(number: u8) -> Option<Facet> {
     Facet::ALL.into_iter().find(|facet| *facet as u8 == number)
 }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use dashmap::{RwLockWriteGuard, SharedValue};
+use meridian_conflict::clock::VersionVector;
 use meridian_conflict::crdt::TablePlace;
 use meridian_conflict::object::{Applying, Object};
 use meridian_conflict::op::{Change, Effect, ElementBaseline, Facet, MalformedBody};
@@ -341,6 +342,27 @@ impl<'k> Locked<'k> {
         applied: &mut Applied,
     ) {
         self.change(key, lsn, applied, |object, tracker| object.apply_flush(baselines, how, tracker));
+    }
+
+    /// Merges `other`, the key's state where `theirs` was applied, into the state here, where `ours`
+    /// is. The object is in memory or known to be absent. Conflicts are those that the states show.
+    pub fn merge_object(
+        &mut self,
+        key: &KeyRef<'_>,
+        other: &Object,
+        ours: &VersionVector,
+        theirs: &VersionVector,
+    ) -> Applied {
+        let keyspace = self.keyspace;
+        let mut applied = Applied::default();
+        if let Some(entry) = self.entry_to_write(key) {
+            // No op, so no position in the log: nobody has to wait for what a merge brings.
+            change_entry(keyspace, entry, 0, &mut applied, |object, tracker| {
+                object.merge_observed(ours, other, theirs, tracker);
+                tracker.emptied |= object.facet().is_none();
+            });
+        }
+        applied
     }
 
     fn change(

@@ -1,11 +1,13 @@
 //! The thread that takes dirty objects to the store in the background, in rounds, and truncates the
 //! log below what the store and the peers have.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use meridian_conflict::clock::VersionVector;
 use meridian_topology::sequence::Position;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot};
@@ -29,29 +31,52 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long to wait after the store refused a batch.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// What the stored position consists of.
+/// How long the log is kept for a region that took over this one's state, after its stream has ended.
+const PIN_GRACE: Duration = Duration::from_secs(60);
+
+/// What the store keeps of where it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// What the rows include, at least.
+    pub position: Position,
+    /// Recovery replays the log from here.
+    pub lsn: Lsn,
+    /// What the log cannot serve; see [`Sequencer::floor`].
+    pub floor: VersionVector,
+}
+
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Stored {
+struct StoredForm {
     version: u8,
     lsn: u64,
     #[serde(with = "serde_bytes")]
     position: Vec<u8>,
+    /// Since version 2.
+    floor: VersionVector,
 }
 
-const STORED_VERSION: u8 = 1;
+const STORED_VERSION: u8 = 2;
 
-/// Encodes a position with the log position that recovery replays from.
-pub fn encode_position(position: &Position, lsn: Lsn) -> Vec<u8> {
-    let stored = Stored { version: STORED_VERSION, lsn: lsn.0, position: position.encode() };
-    // Integers and bytes always encode.
-    postcard::to_stdvec(&stored).unwrap_or_default()
-}
+impl Stored {
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        let position = self.position.encode();
+        let (lsn, floor) = (self.lsn.0, self.floor.clone());
+        // Integers and bytes always encode.
+        postcard::to_stdvec(&StoredForm { version: STORED_VERSION, lsn, position, floor }).unwrap_or_default()
+    }
 
-/// Reads what [`encode_position`] wrote. `None` if it is not ours.
-pub fn decode_position(bytes: &[u8]) -> Option<(Position, Lsn)> {
-    let stored: Stored = postcard::from_bytes(bytes).ok()?;
-    (stored.version == STORED_VERSION).then_some(())?;
-    Some((Position::decode(&stored.position).ok()?, Lsn(stored.lsn)))
+    /// Reads what this or an earlier version wrote. `None` if it is not ours.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let form: StoredForm = match bytes.first() {
+            // Version 1 ends before the floor.
+            Some(1) => postcard::from_bytes(&[bytes, &[0]].concat()).ok()?,
+            Some(&STORED_VERSION) => postcard::from_bytes(bytes).ok()?,
+            _ => return None,
+        };
+        let position = Position::decode(&form.position).ok()?;
+        Some(Self { position, lsn: Lsn(form.lsn), floor: form.floor })
+    }
 }
 
 #[derive(Default)]
@@ -70,6 +95,42 @@ struct Shared {
     failed: AtomicBool,
     /// Nothing of the log below this is needed by any peer.
     peers_have: AtomicU64,
+    pins: Mutex<Pins>,
+}
+
+/// What of the log is kept although nobody has subscribed to it yet.
+#[derive(Default)]
+struct Pins {
+    last: u64,
+    /// By number: from where, and until when once it was let go.
+    held: BTreeMap<u64, (Lsn, Option<Instant>)>,
+}
+
+impl Pins {
+    fn lowest(&mut self) -> Option<Lsn> {
+        self.held.retain(|_, (_, until)| until.is_none_or(|until| until > Instant::now()));
+        self.held.values().map(|(lsn, _)| *lsn).min()
+    }
+}
+
+/// Keeps the log from some position on while it lives, and a minute longer.
+pub struct Pin {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl std::fmt::Debug for Pin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pin").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        if let Some((_, until)) = self.shared.pins.lock().held.get_mut(&self.number) {
+            *until = Some(Instant::now() + PIN_GRACE);
+        }
+    }
 }
 
 /// Access to the committer.
@@ -110,6 +171,7 @@ impl Handle {
             committed: AtomicU64::new(from.0),
             failed: AtomicBool::new(false),
             peers_have: AtomicU64::new(0),
+            pins: Mutex::default(),
         });
         let handle = Self { shared: Arc::clone(&shared) };
         let name = "committer".to_owned();
@@ -130,6 +192,15 @@ impl Handle {
     /// Tells what of the log no peer needs any more.
     pub fn set_peers_have(&self, lsn: Lsn) {
         self.shared.peers_have.store(lsn.0, Ordering::Release);
+    }
+
+    /// Keeps the log from `lsn` on, whatever the retention says.
+    pub fn pin(&self, lsn: Lsn) -> Pin {
+        let mut pins = self.shared.pins.lock();
+        pins.last += 1;
+        let number = pins.last;
+        pins.held.insert(number, (lsn, None));
+        Pin { shared: Arc::clone(&self.shared), number }
     }
 
     /// Begins a round now.
@@ -213,7 +284,7 @@ impl Committer {
     /// One round. `Err(true)` when the region stopped meanwhile.
     fn round(&self, batch: &mut Batch, stopping: bool) -> Result<Lsn, bool> {
         let work = &self.work;
-        let (position, lsn) = work.sequencer.position();
+        let (position, floor, lsn) = work.sequencer.to_store();
         let counts = self.retry(stopping, || work.keyspace.stored_counts())?;
         let mut round = work.keyspace.begin_round(counts);
         loop {
@@ -233,7 +304,7 @@ impl Committer {
             self.retry(stopping, || work.keyspace.store().commit(batch))?;
         }
         batch.clear();
-        batch.set_position(&encode_position(&position, lsn));
+        batch.set_position(&Stored { position, lsn, floor }.encode());
         work.log.sync_now_blocking().map_err(|_| true)?;
         self.retry(stopping, || work.keyspace.store().commit(batch))?;
         self.retry(stopping, || work.keyspace.store().sync())?;
@@ -291,11 +362,12 @@ impl Committer {
         let now = super::wall_now().0;
         let mut excess = total.saturating_sub(self.work.retention.max_bytes);
         let keep_ms = u64::try_from(self.work.retention.time.as_millis()).unwrap_or(u64::MAX);
+        let pinned = self.shared.pins.lock().lowest().unwrap_or(Lsn(u64::MAX));
         let mut below = Lsn(0);
         for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
             let old = now.saturating_sub(next.created_at_ms) > keep_ms;
             let wanted = segment.end.0 > peers_have && !old && excess == 0;
-            if wanted || segment.end.0 > committed {
+            if wanted || segment.end.0 > committed || segment.end > pinned {
                 break;
             }
             excess = excess.saturating_sub(segment.bytes);
@@ -306,5 +378,26 @@ impl Committer {
         {
             tracing::warn!(%error, "cannot remove log segments that nobody needs");
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use meridian_conflict::clock::{Dot, Origin};
+
+    use super::*;
+
+    #[test]
+    fn a_stored_position_of_either_version_is_read_and_any_bytes_are_not() {
+        let floor: VersionVector = [Dot::new(Origin(7), 300)].into_iter().collect();
+        let stored = Stored { position: Position::default(), lsn: Lsn(1 << 40), floor };
+        let bytes = stored.encode();
+        assert_eq!(bytes, [2, 128, 128, 128, 128, 128, 32, 4, 1, 0, 0, 0, 1, 7, 172, 2]);
+        assert_eq!(Stored::decode(&bytes), Some(stored.clone()));
+        let old = [1, 128, 128, 128, 128, 128, 32, 4, 1, 0, 0, 0];
+        assert_eq!(Stored::decode(&old), Some(Stored { floor: VersionVector::new(), ..stored }));
+        assert_eq!(Stored::decode(&[]), None);
+        assert_eq!(Stored::decode(&[3, 0, 0]), None);
     }
 }

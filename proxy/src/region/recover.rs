@@ -11,15 +11,17 @@ use std::time::Instant;
 use anyhow::{Context, anyhow, bail};
 use meridian_conflict::clock::Seen;
 use meridian_conflict::op::Header;
-use meridian_topology::sequence::{self, Position};
+use meridian_topology::seed::Seeded;
+use meridian_topology::sequence;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::Region;
-use super::committer::{self, Retention, Work, decode_position};
+use super::committer::{self, Retention, Stored, Work};
 use super::foreign;
 use super::identity::Identity;
 use super::membership::Membership;
+use super::seeding::Seeding;
 use crate::config::settings::{LogSync, Role, Settings};
 use crate::keyspace::Keyspace;
 use crate::link::faults::Faults;
@@ -105,10 +107,11 @@ impl Region {
 
         let stored = match store.position()? {
             Some(bytes) => {
-                decode_position(&bytes).ok_or_else(|| anyhow!("the store's position is damaged"))?
+                Stored::decode(&bytes).ok_or_else(|| anyhow!("the store's position is damaged"))?
             }
-            None => (Position::default(), Lsn(0)),
+            None => Stored::default(),
         };
+        let committed = stored.lsn;
         let is_new = loaded.is_none();
         let new_incarnation = loss(loaded.as_ref().is_some_and(|l| l.moved), found.tail, settings.log.sync);
         let identity = match loaded {
@@ -122,11 +125,11 @@ impl Region {
         if !is_new && let Some(because) = &new_incarnation {
             tracing::warn!(because, origin = %identity.origin(), "took a new incarnation");
         }
-        check_reach(&opened, stored.1, found.tail)?;
+        check_reach(&opened, committed, found.tail)?;
 
         let keyspace = Arc::new(Keyspace::new(Arc::clone(&store), store.position()?.is_none()));
         keyspace.restore_counts()?;
-        let (mut ops, replayed) = replay(&opened, &keyspace, stored.0, stored.1)?;
+        let (mut ops, replayed) = replay(&opened, &keyspace, stored)?;
         ops.reincarnate(identity.origin());
 
         let mark = AppliedMark(Arc::new(ops.applied().clone()));
@@ -145,8 +148,12 @@ impl Region {
             memory_max: settings.store.memory_max,
             retention: Retention { time: settings.log.retention, max_bytes: settings.log.retention_max },
         };
-        let (handle, committer) = committer::Handle::spawn(work, stored.1)?;
+        let (handle, committer) = committer::Handle::spawn(work, committed)?;
         let alone = settings.topology.graph.neighbours(&settings.region).is_empty();
+        let seeding = Seeding::load(&directory)?;
+        if seeding.is_loading() {
+            tracing::warn!("another region's state was being taken over; no clients until it is");
+        }
         let (confirmed, _) = watch::channel(is_new || new_incarnation.is_some() || alone);
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let new_incarnation = new_incarnation.filter(|_| !is_new);
@@ -169,6 +176,7 @@ impl Region {
             relief,
             recovered: Report { replayed, new_incarnation, took_ms },
             confirmed,
+            seeding,
             clients: Arc::default(),
             progress: Notify::new(),
             elsewhere: Mutex::default(),
@@ -227,21 +235,28 @@ fn log_settings(settings: &Settings, metrics: &Arc<Metrics>) -> oplog::Settings 
     }
 }
 
-/// Replays the log from `from` over the store.
+/// Replays the log from where the store stands.
 fn replay(
     opened: &Opened,
     keyspace: &Keyspace,
-    position: Position,
-    from: Lsn,
+    stored: Stored,
 ) -> anyhow::Result<(sequence::Sequencer, u64)> {
+    let Stored { position, lsn: from, floor } = stored;
     // Under an origin that no record has, every record is taken as it stands.
     let mut ops = sequence::Sequencer::recover(meridian_conflict::clock::Origin(0), position);
+    ops.raise_floor(&floor);
     let mut replayed = 0;
     let mut chunks = opened.replay(from);
     let mut shown = Instant::now();
     while let Some(chunk) = chunks.next_chunk()? {
         for (lsn, record) in chunk.records() {
             if lsn < from {
+                continue;
+            }
+            if Seeded::is_one(record) {
+                // What was adopted is in the store: it was synced before the record was written.
+                let seeded = Seeded::decode(record).with_context(|| format!("the log record at {lsn}"))?;
+                ops.adopt(&seeded.position)?;
                 continue;
             }
             let (header, body) = read_record(record)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use meridian_conflict::clock::{Origin, RegionId, Seen};
+use meridian_conflict::clock::{Dot, Origin, RegionId, Seen, covers};
 use meridian_conflict::object::Applying;
 use meridian_conflict::op::{Header, Op};
 use prometheus::Histogram;
@@ -68,7 +68,11 @@ impl Applier {
         if applied.changes == 0 {
             metrics.stale_ops.inc();
         }
-        applied.conflicts.iter().for_each(|conflict| metrics.conflict(conflict));
+        // What the donor of this region's state had applied met its conflicts there, or in the merge.
+        let settled = region.seeding().until().filter(|until| covers(until, &op.header.dot));
+        let known = |rival: &Dot| settled.as_ref().is_some_and(|until| covers(until, rival));
+        let met = applied.conflicts.iter().filter(|met| !known(&met.conflict.rival.dot));
+        met.for_each(|conflict| metrics.conflict(conflict));
         let lag = region.wall().0.saturating_sub(op.header.hlc.ms());
         self.lag(region, op.header.dot.actor).observe(lag as f64 / 1e3);
         Ok(())

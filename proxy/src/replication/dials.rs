@@ -87,6 +87,7 @@ impl Dials {
         let context = peer::Context {
             standing: Arc::default(),
             events: self.events.clone(),
+            region: Arc::clone(&self.region),
             frame_limit: frame_limit(self.region.settings()),
             received: bytes.with_label_values(&[name, "received", "ops"]),
             received_control: bytes.with_label_values(&[name, "received", "control"]),

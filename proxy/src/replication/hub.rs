@@ -1,6 +1,7 @@
 //! The one task that owns the state machine of all links, and applies ops in its order.
 
 mod house;
+mod reseed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use meridian_conflict::clock::{Origin, RegionId, VersionVector};
 use meridian_conflict::op::Op;
 use meridian_topology::frame::batch::BatchDecoder;
-use meridian_topology::frame::{Control, GoodbyeReason};
+use meridian_topology::frame::{Control, GoodbyeReason, Refusal};
 use meridian_topology::replica::{self, CloseReason as ReplicaClose, Effect, Notice, Replica};
 use meridian_topology::route::Reroute;
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +20,8 @@ use tokio::task::AbortHandle;
 use super::apply::Applier;
 use super::dials::Dials;
 use super::peer::{Outbound, Wire};
+use super::seed::SeedError;
+use super::seed::receiver::TakenOver;
 use super::{names, outgoing};
 use crate::link::close::CloseReason;
 use crate::link::endpoint::{AllowedRegions, Endpoint};
@@ -27,6 +30,7 @@ use crate::region::Region;
 use crate::region::membership::Membership;
 use crate::region::retired;
 use crate::service::LinkStates;
+use reseed::Reseed;
 
 /// Events that wait: batches of at most a frame each, so this bounds memory too.
 const EVENTS: usize = 64;
@@ -63,6 +67,8 @@ pub(super) enum Event {
     Trouble { peer: RegionId, error: String },
     /// The log is durable further.
     Durable(Arc<VersionVector>),
+    /// Taking over a peer's state has ended.
+    Reseeded { donor: RegionId, outcome: Result<TakenOver<quinn::SendStream>, SeedError> },
 }
 
 pub(super) struct Hub {
@@ -76,7 +82,8 @@ pub(super) struct Hub {
     last_session: u64,
     states: LinkStates,
     troubles: BTreeMap<RegionId, String>,
-    truncated: Option<Lsn>,
+    /// Where the log begins and what it jumped over, as last told.
+    truncated: Option<(Lsn, VersionVector)>,
     duplicates: BTreeMap<RegionId, u64>,
     waits: u64,
     /// The last hold told of each peer.
@@ -85,6 +92,7 @@ pub(super) struct Hub {
     /// Who feeds whose ops, as the metric says.
     routes_shown: BTreeSet<(RegionId, RegionId)>,
     reroutes: BTreeMap<RegionId, u64>,
+    reseed: Reseed,
     /// Of what the region was last told is durable elsewhere.
     stability_told: u64,
 }
@@ -99,7 +107,7 @@ pub(super) async fn run(
     let (events, mut inbox) = mpsc::channel(EVENTS);
     let mut membership = region.membership.subscribe();
     let dials = Dials::start(Arc::clone(&region), endpoint, allowed, events.clone());
-    let mut hub = Hub::new(Arc::clone(&region), states, dials);
+    let mut hub = Hub::new(Arc::clone(&region), states, dials, events.clone());
     let reporting = tokio::spawn(report_durable(Arc::clone(&region), events.clone()));
     // Whoever is to dial us may have backed off while we were away.
     let (graph, own) = (&region.settings().topology.graph, &region.settings().region);
@@ -120,7 +128,10 @@ pub(super) async fn run(
             () = &mut drained => break,
             Some(event) = inbox.recv() => hub.handle(event).await,
             () = timer => hub.replica.handle_timeout(region.mono(), region.wall()),
-            _ = housekeeping.tick() => hub.keep_house(),
+            _ = housekeeping.tick() => {
+                hub.keep_house();
+                hub.consider_reseeding();
+            }
             // The sender lives as long as the region.
             Ok(()) = membership.changed() => {
                 let changed = Arc::clone(&membership.borrow_and_update());
@@ -137,6 +148,7 @@ pub(super) async fn run(
     // The goodbyes leave with the connections' close.
     tokio::time::sleep(Duration::from_millis(100)).await;
     reporting.abort();
+    hub.reseed.end();
     hub.dials.end();
     hub.keep_house();
 }
@@ -153,7 +165,7 @@ async fn report_durable(region: Arc<Region>, events: mpsc::Sender<Event>) {
 }
 
 impl Hub {
-    fn new(region: Arc<Region>, states: LinkStates, dials: Dials) -> Self {
+    fn new(region: Arc<Region>, states: LinkStates, dials: Dials, events: mpsc::Sender<Event>) -> Self {
         let settings = region.settings();
         let membership = region.membership();
         let names = names(&membership);
@@ -193,6 +205,7 @@ impl Hub {
             pending_shown: Default::default(),
             routes_shown: Default::default(),
             reroutes: BTreeMap::new(),
+            reseed: Reseed::new(events),
             stability_told: 0,
             region,
         }
@@ -271,12 +284,18 @@ impl Hub {
             Event::Control { peer, session, control } => {
                 self.replica.handle_control(now, wall, peer, session, control);
             }
+            // It comes again: subscriptions are taken up anew afterwards.
+            Event::Batch { .. } if self.reseed.is_running() => {}
             Event::Batch { peer, session, subscription, batch } => {
                 self.wait_for_log().await;
                 self.batch(peer, session, subscription, &batch).await;
             }
             Event::Trouble { peer, error } => self.trouble(peer, error),
-            Event::Durable(vector) => self.replica.handle_durable(now, &vector),
+            Event::Durable(vector) => {
+                self.replica.handle_durable(now, &vector);
+                self.end_loading().await;
+            }
+            Event::Reseeded { donor, outcome } => self.reseeded(donor, outcome),
         }
     }
 
@@ -486,6 +505,9 @@ impl Hub {
             Notice::Down { peer } => tracing::warn!(peer = self.name(*peer), "link down"),
             Notice::Held { peer, hold } => {
                 let name = self.name(*peer);
+                if *hold == replica::Hold::Refused(Refusal::PastLog) {
+                    self.reseed.refused(*peer);
+                }
                 if let replica::Hold::Skew { .. } = hold {
                     self.region.metrics().clock_rejected.with_label_values(&[&name]).inc();
                 }

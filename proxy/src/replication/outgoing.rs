@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use meridian_conflict::clock::covers_all;
 use meridian_topology::feed::Feed;
 use meridian_topology::frame::batch::BatchEncoder;
+use meridian_topology::seed::Seeded;
 use prometheus::{IntCounter, IntGauge};
 
 use super::{STREAM_VERSION, frame_limit};
@@ -38,6 +39,9 @@ pub(super) enum FeedEnd {
     /// A record was not written by this program.
     #[error("the log record at {0} is foreign")]
     Foreign(Lsn),
+    /// Behind here the log goes on after ops that it does not have and the subscriber lacks.
+    #[error("the log jumps over ops that the subscriber lacks")]
+    PastLog,
     /// zstd could not be set up.
     #[error(transparent)]
     Compress(#[from] crate::link::compress::CompressError),
@@ -70,7 +74,7 @@ pub(super) async fn send(
     let limit = frame_limit(region.settings());
     let mut stream = connection.open_uni().await?;
     write_frame(&mut stream, head.freeze(), limit).await?;
-    let start = first_record(&region, &feed);
+    let start = first_record(&region, &feed).ok_or(FeedEnd::PastLog)?;
     let mut reader = region.log().read_from(start);
     let upto = match region.settings().log.sync {
         LogSync::Always => Upto::Durable,
@@ -86,14 +90,17 @@ pub(super) async fn send(
 }
 
 /// Where in the log everything the feed lacks is still ahead: the youngest segment at whose start
-/// the subscriber had all before it.
-fn first_record(region: &Region, feed: &Feed) -> Lsn {
+/// the subscriber had all before it. `None` where it needs what the log has jumped over.
+pub(super) fn first_record(region: &Region, feed: &Feed) -> Option<Lsn> {
+    if !feed.is_within(&region.sequencer().floor()) {
+        return None;
+    }
     let segments = region.log().segments();
     let covered = segments.iter().rev().find(|segment| {
         AppliedMark::decode(&segment.mark)
             .is_some_and(|mark| covers_all(feed.cursor(), &mark.0) || feed.is_within(&mark.0))
     });
-    covered.or(segments.first()).map_or(region.log().start_lsn(), |segment| segment.start)
+    Some(covered.or(segments.first()).map_or(region.log().start_lsn(), |segment| segment.start))
 }
 
 impl Outgoing {
@@ -110,6 +117,15 @@ impl Outgoing {
         loop {
             let mut more = false;
             for (lsn, record) in records.by_ref() {
+                if Seeded::is_one(record) {
+                    let seeded = Seeded::decode(record).map_err(|_| FeedEnd::Foreign(lsn))?;
+                    if !feed.is_within(&seeded.position.applied) {
+                        // What went before is good; the subscriber asks anew, and is told no if it still lacks it.
+                        self.flush().await?;
+                        return Err(FeedEnd::PastLog);
+                    }
+                    continue;
+                }
                 let (header, body) = read_record(record).ok_or(FeedEnd::Foreign(lsn))?;
                 if feed.offer(&header) {
                     self.encoder.push(&header, body);

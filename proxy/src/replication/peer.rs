@@ -15,13 +15,14 @@ use meridian_topology::frame::Control;
 use prometheus::IntCounter;
 use tokio::sync::mpsc;
 
-use super::STREAM_VERSION;
 use super::hub::Event;
+use super::{STREAM_VERSION, seed};
 use crate::link::backoff::Backoff;
 use crate::link::close::{CloseReason, Ended};
 use crate::link::compress::{Decompressor, Packing};
 use crate::link::endpoint::{Endpoint, PeerConnection};
 use crate::link::framing::{FrameReader, put_frame};
+use crate::region::Region;
 
 /// The largest control message.
 const CONTROL_BYTES_MAX: usize = 1 << 20;
@@ -64,6 +65,7 @@ pub(super) struct Context {
     /// Connections to the peer that stand or are being greeted.
     pub(super) standing: Arc<AtomicUsize>,
     pub(super) events: mpsc::Sender<Event>,
+    pub(super) region: Arc<Region>,
     pub(super) frame_limit: usize,
     pub(super) received: IntCounter,
     pub(super) received_control: IntCounter,
@@ -179,6 +181,7 @@ pub(super) async fn run(
     let Ok(session) = session.await else { return false };
     let writer = tokio::spawn(write_control(peer_connection, send, queue, context.sent_control.clone()));
     let streams = tokio::spawn(accept_streams(connection.clone(), peer, session, context.clone()));
+    let seeds = tokio::spawn(accept_seeds(connection.clone(), peer, Arc::clone(&context.region)));
     let (accepted, fault) = read_control(receive, peer, session, &context).await;
     let close = |why: &str| {
         connection.close(quinn::VarInt::from_u32(CloseReason::ProtocolError.code()), why.as_bytes());
@@ -194,6 +197,7 @@ pub(super) async fn run(
     }
     let ended = Ended::from(&connection.closed().await);
     streams.abort();
+    seeds.abort();
     writer.abort();
     let _ = context.events.send(Event::Disconnected { peer, session }).await;
     match fault {
@@ -286,6 +290,17 @@ async fn accept_streams(connection: quinn::Connection, peer: RegionId, session: 
                     .close(quinn::VarInt::from_u32(CloseReason::ProtocolError.code()), fault.as_bytes());
             }
         });
+    }
+}
+
+/// Gives this region's state to the peer whenever it asks, one time after the other.
+async fn accept_seeds(connection: quinn::Connection, peer: RegionId, region: Arc<Region>) {
+    while let Ok((send, receive)) = connection.accept_bi().await {
+        tracing::info!(peer = format!("{:08x}", peer.0), "giving our state to a peer");
+        match seed::donor::donate(&region, peer, seed::Pace::default(), receive, send).await {
+            Ok(()) => tracing::info!(peer = format!("{:08x}", peer.0), "gave our state to a peer"),
+            Err(error) => tracing::warn!(%error, "giving our state to a peer broke off"),
+        }
     }
 }
 

@@ -185,6 +185,18 @@ pub fn heads_from(db: u8, cursor: u64) -> RowRange {
     (Bound::Included(start), end)
 }
 
+/// The heads of a database whose hash is in an interval, `None` for no upper bound.
+#[must_use]
+pub fn heads_between(db: u8, from: u64, to: Option<u64>) -> RowRange {
+    let (start, mut end) = heads_from(db, from);
+    if let Some(to) = to {
+        let mut bound = vec![HEAD, db];
+        bound.extend_from_slice(&to.to_be_bytes());
+        end = Bound::Excluded(bound);
+    }
+    (start, end)
+}
+
 /// Takes a row key apart.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Taking ops in: subscriptions, what holds them up, and what takes them up again.
 
-use meridian_conflict::clock::{RegionId, covers};
+use meridian_conflict::clock::{RegionId, VersionVector, covers};
 use meridian_conflict::op::{Header, Op};
 
 use super::link::Intake;
@@ -18,6 +18,26 @@ impl<B: AsRef<[u8]>> Replica<B> {
             self.hold(now, peer, Hold::Refused(reason));
             self.review(now);
         }
+    }
+
+    /// This region has applied `applied` by another way than [`Effect::Deliver`]: it took over another
+    /// region's state. Every subscription is taken up anew from there; so is what the caller left
+    /// unheard meanwhile.
+    pub fn handle_taken_over(&mut self, now: MonoMs, applied: &VersionVector) {
+        self.delivery.forget_held();
+        for dot in applied.iter() {
+            // Nothing is held, so nothing is delivered.
+            self.delivery.advance(*dot.actor, dot.counter, &mut |_| {});
+        }
+        let peers: Vec<RegionId> = self.links.keys().copied().collect();
+        for peer in peers {
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.refused_at = None;
+            }
+            self.unsubscribe(peer);
+            self.subscribe(now, peer, false);
+        }
+        self.review(now);
     }
 
     pub(super) fn receive(&mut self, now: MonoMs, wall: WallMs, peer: RegionId, op: Op<B>) {

@@ -28,6 +28,11 @@ fn write(status: &Status, before: Option<&Status>, now_ms: u64, out: &mut String
     for reason in &status.not_ready {
         writeln!(out, "not ready: {}", clean(reason))?;
     }
+    if let Some(seeding) = &status.seeding {
+        let (stage, ranges, all) = (clean(&seeding.stage), seeding.ranges, seeding.ranges_total);
+        let (keys, expected, size) = (seeding.keys, seeding.keys_expected, bytes(seeding.bytes));
+        writeln!(out, "seeding: {stage}, {ranges} of {all} ranges, {keys} of about {expected} keys, {size}")?;
+    }
     for warning in &status.warnings {
         writeln!(out, "warning: {}", clean(warning))?;
     }

@@ -5,8 +5,6 @@
 //! A walk that starts anew first has everything committed, so that keys which were only in memory
 //! have rows: then what was there before the walk and stays is found. No lock is held between keys.
 
-use std::time::Duration;
-
 use meridian_conflict::object::Object;
 use meridian_topology::time::WallMs;
 
@@ -23,9 +21,6 @@ const PAGE: usize = 256;
 
 /// Keys that `RANDOMKEY` looks at before it moves on.
 const RANDOM_PAGE: usize = 16;
-
-/// How often a walk that waits for the committer asks whether the store has failed.
-const FAILURE_CHECK: Duration = Duration::from_millis(200);
 
 /// Runs a command with [`Flags::WALK`](super::Flags::WALK) outside of a transaction.
 ///
@@ -62,18 +57,7 @@ async fn settle(region: &Region) -> Result<(), StoreError> {
     if region.sequencer().position().1 <= region.committer().committed_lsn() {
         return Ok(());
     }
-    let mut commit = std::pin::pin!(region.committer().commit_now());
-    loop {
-        // A committer whose store fails tries on and on; the client is not to wait for that.
-        if region.committer().has_failed() {
-            return Err(StoreError::Failed);
-        }
-        match tokio::time::timeout(FAILURE_CHECK, &mut commit).await {
-            Ok(true) => return Ok(()),
-            Ok(false) => return Err(StoreError::Failed),
-            Err(_) => {}
-        }
-    }
+    region.commit_all().await
 }
 
 /// Visits every object of a database that has a row, shown or not. Writes that come meanwhile may or

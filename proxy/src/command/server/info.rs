@@ -53,7 +53,7 @@ fn write_section(context: &Context<'_, '_>, section: &str, out: &mut String) {
             lines.push(("maxmemory_policy", "noeviction".into()));
         }
         "persistence" => {
-            lines.push(("loading", "0".into()));
+            lines.push(("loading", u8::from(region.is_loading()).to_string()));
             lines.push(("aof_enabled", "1".into()));
             lines.push(("oplog_bytes", region.log().total_bytes().to_string()));
             lines.push(("store_lag_objects", region.keyspace().dirty_objects().to_string()));

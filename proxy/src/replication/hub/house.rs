@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crdts::CvRDT;
 use meridian_conflict::clock::RegionId;
 use meridian_topology::replica::{self, Phase};
 
@@ -61,13 +62,28 @@ impl Hub {
     fn show_stability(&self, metrics: &crate::metrics::Metrics) {
         let stability = self.replica.stability();
         let blocking = stability.blocked_by();
+        let segments = self.region.log().segments();
+        let since_ms = segments.first().map_or(u64::MAX, |segment| segment.created_at_ms);
+        let seconds = self.region.wall().0.saturating_sub(since_ms) / 1_000;
+        let max_bytes = self.region.settings().log.retention_max;
         for (region, _) in stability.heard() {
             let name = self.name(region);
             let label = [name.as_str()];
             metrics.fenced.with_label_values(&label).set(i64::from(stability.is_fenced(region)));
             metrics.gc_blocked_by.with_label_values(&label).set(i64::from(blocking == Some(region)));
             if let Some(ms) = stability.fenced_in_ms(self.region.mono(), region) {
-                let seconds = i64::try_from(ms / 1_000).unwrap_or(i64::MAX);
+                let room = stability.row(region).and_then(|row| {
+                    let has =
+                        |mark: &AppliedMark| meridian_conflict::clock::covers_all(&row.durable, &mark.0);
+                    let log = segments.iter().map(|segment| {
+                        (
+                            AppliedMark::decode(&segment.mark).is_some_and(|mark| has(&mark)),
+                            segment.end.since(segment.start),
+                        )
+                    });
+                    log_lasts(&log.collect::<Vec<_>>(), max_bytes, seconds)
+                });
+                let seconds = i64::try_from(room.unwrap_or(u64::MAX).min(ms / 1_000)).unwrap_or(i64::MAX);
                 metrics.seconds_until_reseed.with_label_values(&label).set(seconds);
             }
         }
@@ -168,13 +184,43 @@ impl Hub {
             reached.map_or(Lsn(0), |segment| segment.previous_end)
         };
         self.region.committer().set_peers_have(below);
-        if let Some(oldest) = segments.first()
-            && self.truncated != Some(oldest.start)
+        let Some(oldest) = segments.first() else { return };
+        let floor = self.region.sequencer().floor();
+        let known = Some((oldest.start, floor));
+        if self.truncated != known
+            && let Some(mark) = AppliedMark::decode(&oldest.mark)
         {
-            self.truncated = Some(oldest.start);
-            if let Some(mark) = AppliedMark::decode(&oldest.mark) {
-                self.replica.handle_truncated(mark.0.as_ref().clone());
-            }
+            let mut lost = mark.0.as_ref().clone();
+            lost.merge(self.region.sequencer().floor());
+            self.replica.handle_truncated(lost);
+            self.truncated = known;
         }
+    }
+}
+
+/// In how many seconds the log will have grown past `max_bytes` behind the place where a region stands, by
+/// its growth so far. `segments` says of each, oldest first, whether the region has all before it, and its
+/// bytes. Zero when that is gone already, `None` when nothing can be said.
+fn log_lasts(segments: &[(bool, u64)], max_bytes: u64, seconds: u64) -> Option<u64> {
+    let Some(at) = segments.iter().rposition(|(has, _)| *has) else { return Some(0) };
+    let sum = |segments: &[(bool, u64)]| segments.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    let needed = sum(segments.get(at..).unwrap_or_default());
+    let per_second = sum(segments).checked_div(seconds).filter(|rate| *rate > 0)?;
+    max_bytes.saturating_sub(needed).checked_div(per_second)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use super::log_lasts;
+
+    #[test]
+    fn j3_what_is_left_until_a_reseed_is_what_is_left_of_the_log() {
+        let segments = [(true, 400), (true, 400), (false, 200)];
+        assert_eq!(log_lasts(&segments, 1_600, 100), Some(100), "600 are needed, 10 come each second");
+        assert_eq!(log_lasts(&segments, 600, 100), Some(0));
+        assert_eq!(log_lasts(&[(false, 400), (false, 1)], 1_000, 100), Some(0), "gone already");
+        assert_eq!(log_lasts(&[(true, 0)], 1_000, 100), None);
+        assert_eq!(log_lasts(&segments, 1_000, 0), None);
     }
 }
