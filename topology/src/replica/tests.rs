@@ -1,4 +1,4 @@
-use meridian_conflict::clock::Dot;
+use meridian_conflict::clock::{Dot, covers_all};
 use meridian_conflict::op::Header;
 
 use super::*;
@@ -273,6 +273,23 @@ fn a_subscriber_older_than_the_log_is_refused() {
     assert_eq!(sent(&drain(&mut eu), |control| *control == refused), 1);
     eu.handle_control(NOW, WALL, id("us"), 1, subscribe(7));
     assert!(drain(&mut eu).iter().any(|e| matches!(e, Effect::StartFeed { subscription: 7, .. })));
+}
+
+#[test]
+fn j3_after_a_takeover_subscriptions_begin_at_what_was_taken_over() {
+    let mut eu = replica("eu", &["us", "ap"]);
+    let (first, _) = subscription(&greet(&mut eu, "us", 1, hello("us", 5))).unwrap();
+    // Held: what it depends on is in no log any more.
+    eu.handle_batch(NOW, WALL, id("us"), 1, first, [op("us", 1, &[("ap", 4)])]);
+    assert_eq!((delivered(&drain(&mut eu)), eu.delivery().pending_ops()), (0, 1));
+    let applied = [Dot::new(origin("us"), 7), Dot::new(origin("ap"), 4)].into_iter().collect();
+    eu.handle_taken_over(NOW, &applied);
+    let effects = drain(&mut eu);
+    assert_eq!((delivered(&effects), eu.delivery().pending_ops()), (0, 0));
+    let (number, from) = subscription(&effects).unwrap();
+    assert!(number > first && covers_all(&from, &applied));
+    eu.handle_batch(NOW, WALL, id("us"), 1, number, [op("us", 7, &[]), op("us", 8, &[])]);
+    assert_eq!(delivered(&drain(&mut eu)), 1, "what was taken over is not delivered again");
 }
 
 #[test]
