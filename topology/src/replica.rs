@@ -86,6 +86,8 @@ pub struct Replica<B> {
     retired: BTreeSet<Origin>,
     /// Regions with an op too far ahead of our clock, and when it came: no way around that.
     skewed: BTreeMap<RegionId, MonoMs>,
+    /// Regions whose ops are lacked by ops that there was no room to hold.
+    short_of: BTreeSet<RegionId>,
     effects: VecDeque<Effect<B>>,
 }
 
@@ -120,6 +122,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
             forget_held_at: None,
             retired: BTreeSet::new(),
             skewed: BTreeMap::new(),
+            short_of: BTreeSet::new(),
             effects: VecDeque::new(),
         }
     }

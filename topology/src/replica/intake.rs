@@ -2,6 +2,7 @@
 
 use meridian_conflict::clock::{RegionId, VersionVector, covers};
 use meridian_conflict::op::{Header, Op};
+use smallvec::SmallVec;
 
 use super::link::Intake;
 use super::{CloseReason, Effect, Hold, Notice, Replica};
@@ -56,11 +57,19 @@ impl<B: AsRef<[u8]>> Replica<B> {
             self.hold(now, peer, Hold::Skew { ahead_ms });
             return;
         }
+        let admitted = self.delivery.admitted();
+        let lacks = op.header.deps.iter().filter(|(origin, sequence)| admitted.get(origin) < *sequence);
+        let lacks: SmallVec<[RegionId; 4]> = match self.delivery.is_drained() {
+            true => SmallVec::new(),
+            false => lacks.map(|(origin, _)| origin.region()).collect(),
+        };
         let effects = &mut self.effects;
         let verdict = self.delivery.offer(peer, op, &mut |op| effects.push_back(Effect::Deliver(op)));
         if verdict != Verdict::Refused {
             return;
         }
+        // Nobody holds it, so nobody would know that these are waited for.
+        self.short_of.extend(lacks);
         match self.links.get_mut(&peer).map(|link| &mut link.intake) {
             Some(Intake::Open { skimming: true, dropped, .. }) => *dropped = true,
             _ => self.hold(now, peer, Hold::PendingFull),
@@ -93,6 +102,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         if !self.delivery.is_drained() {
             return;
         }
+        self.short_of.clear();
         let waiting: Vec<RegionId> = self
             .links
             .iter()

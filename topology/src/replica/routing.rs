@@ -81,7 +81,8 @@ impl<B: AsRef<[u8]>> Replica<B> {
                 .filter(|origin| self.delivery.holds(**origin, admitted.get(origin).saturating_add(1)));
             return next_waits.map(|origin| origin.region()).collect();
         }
-        let missing: BTreeSet<RegionId> = self.delivery.missing().map(|dot| dot.actor.region()).collect();
+        let missing = self.delivery.missing().map(|dot| dot.actor.region());
+        let missing: BTreeSet<RegionId> = missing.chain(self.short_of.iter().copied()).collect();
         origins.map(|origin| origin.region()).filter(|region| !missing.contains(region)).collect()
     }
 

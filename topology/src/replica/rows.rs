@@ -126,16 +126,18 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
     }
 
-    /// Passes on what rose: at once to those who do not hear it from its own region.
+    /// Passes on what rose: at once to those who do not hear it from its own region. That region itself
+    /// is told of a former life whose row stands in the way of its present one.
     fn row_rose(&mut self, now: MonoMs, source: RegionId, region: RegionId) {
         let ack_every_ms = self.settings.ack_every_ms;
+        let origin = self.stability.row(region).map(|row| row.origin);
         for (peer, link) in &mut self.links {
             if *peer == source || link.greeted.is_none() {
                 continue;
             }
             if region == self.region {
                 link.own_risen = true;
-            } else if *peer != region {
+            } else if *peer != region || link.greeted.as_ref().map(|greeted| greeted.origin) != origin {
                 link.rows_risen.insert(region);
             }
             if !self.router.are_neighbours(*peer, region) {
