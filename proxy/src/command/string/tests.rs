@@ -424,7 +424,7 @@ fn random_sequences_reply_as_redis() {
         "COPY K K REPLACE",
         "PEXPIREAT K 4102444800123",
         "LCS K K IDX",
-        "SETEX K N V",
+        "SETEX K -7 V",
         "EXISTS K",
     ];
     let values = ["1", "42", "abc", "", "-7", "9223372036854775806", "00", "a b c", "x1y2"];
