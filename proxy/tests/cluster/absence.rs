@@ -2,7 +2,7 @@
 //! failures they rehearse.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::crashes::no_number_was_used_twice;
@@ -223,8 +223,8 @@ fn k4_both_edited_while_cut_both_restarted_then_joined() {
     }
 }
 
-/// A copy of region a's data is made, a goes on, and is then set back to the copy by `restore`.
-fn set_back(restore: impl Fn(&Path, &Path)) {
+/// A mesh of three whose region a has written on after a copy of its data was made, and the copy.
+fn gone_on_after_a_copy() -> (Cluster, PathBuf) {
     let mut cluster = Cluster::start(Options::new(Shape::Mesh, 3));
     fill(&mut cluster.client(0), "old", 50);
     cluster.await_converged(PATIENCE);
@@ -234,6 +234,12 @@ fn set_back(restore: impl Fn(&Path, &Path)) {
     cluster.restart(0);
     fill(&mut cluster.client(0), "later", 50);
     cluster.await_converged(PATIENCE);
+    (cluster, copy)
+}
+
+/// A copy of region a's data is made, a goes on, and is then set back to the copy by `restore`.
+fn set_back(restore: impl Fn(&Path, &Path)) {
+    let (mut cluster, copy) = gone_on_after_a_copy();
     let first = incarnations(&mut cluster.client(1), "a");
     assert_eq!(first.len(), 1, "{first:?}");
     cluster.stop(0);
@@ -320,15 +326,7 @@ fn r3_a_copy_started_beside_the_original_writes_under_another_incarnation() {
 
 #[test]
 fn r1_what_a_restored_region_writes_before_it_hears_of_it_is_not_lost() {
-    let mut cluster = Cluster::start(Options::new(Shape::Mesh, 3));
-    fill(&mut cluster.client(0), "old", 50);
-    cluster.await_converged(PATIENCE);
-    cluster.stop(0);
-    let copy = cluster.directory().join("copy");
-    copy_directory(cluster.data(0), &copy);
-    cluster.restart(0);
-    fill(&mut cluster.client(0), "later", 50);
-    cluster.await_converged(PATIENCE);
+    let (mut cluster, copy) = gone_on_after_a_copy();
     cluster.stop(0);
     for part in ["log", "store"] {
         fs::remove_dir_all(cluster.data(0).join(part)).unwrap();

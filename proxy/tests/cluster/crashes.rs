@@ -41,11 +41,8 @@ fn write(address: std::net::SocketAddr, id: &str, progress: &AtomicU64, done: &A
     let mut record = Record::default();
     let mut n = 0u64;
     while !done.load(Relaxed) {
-        let Ok(mut client) = Client::connect(address) else {
-            // Down: nothing to do until it is back.
-            std::thread::sleep(Duration::from_millis(5));
-            continue;
-        };
+        // While the region is down there is nothing to do until it is back.
+        let Some(mut client) = Client::connect_until(address, done) else { break };
         while !done.load(Relaxed) {
             n += 1;
             let key = format!("{id}:{n}");

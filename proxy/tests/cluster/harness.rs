@@ -36,7 +36,19 @@ pub fn scale() -> usize {
     }
 }
 
-/// Polls until `condition` gives something.
+/// How long before its deadline a wait for equality tells what differs.
+const LAST_LOOK: Duration = Duration::from_millis(500);
+
+/// Between two looks at a condition that nobody announces.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Waits for `at`: the pace of faults, or the length of what is measured.
+pub fn until(at: Instant) {
+    let within = at.saturating_duration_since(Instant::now()) + PATIENCE;
+    wait_for("its time", within, || (Instant::now() >= at).then_some(()));
+}
+
+/// Polls until `condition` gives something; fails after `within`. The one place where tests pause.
 pub fn wait_for<T>(what: &str, within: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + within;
     loop {
@@ -44,7 +56,7 @@ pub fn wait_for<T>(what: &str, within: Duration, mut condition: impl FnMut() -> 
             return found;
         }
         assert!(Instant::now() < deadline, "waited {within:?} in vain: {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::park_timeout(LOOK_EVERY);
     }
 }
 
@@ -295,19 +307,16 @@ impl Cluster {
     pub fn await_converged(&self, within: Duration) -> Duration {
         let began = Instant::now();
         let mut clients: Vec<Client> = self.all().map(|i| self.client(i)).collect();
-        let mut last = Vec::new();
-        let deadline = began + within;
-        loop {
+        wait_for("digests and vectors to be equal", within, || {
             let vectors: Vec<_> = clients.iter_mut().map(Client::vector).collect();
-            let mut states: Vec<_> =
-                clients.iter_mut().zip(vectors).map(|(c, v)| (c.text(&["MERIDIAN.DIGEST"]), v)).collect();
-            std::mem::swap(&mut last, &mut states);
-            if last.windows(2).all(|pair| pair[0] == pair[1]) {
-                return began.elapsed();
+            let digests = clients.iter_mut().map(|client| client.text(&["MERIDIAN.DIGEST"]));
+            let states: Vec<_> = digests.zip(vectors).collect();
+            let equal = states.windows(2).all(|pair| pair[0] == pair[1]);
+            if !equal && began.elapsed() + LAST_LOOK > within {
+                eprintln!("not equal yet: {states:#?}");
             }
-            assert!(Instant::now() < deadline, "not converged within {within:?}: {last:#?}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+            equal.then(|| began.elapsed())
+        })
     }
 
     /// Sets what happens to datagrams from one region to another.

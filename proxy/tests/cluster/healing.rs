@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Cluster, Options, PATIENCE, Shape, wait_for};
+use crate::harness::{Cluster, Options, PATIENCE, Shape, until, wait_for};
 
 /// Short, so that the tests are.
 const HEAL_AFTER: Duration = Duration::from_secs(1);
@@ -56,10 +56,9 @@ fn l2_a_dead_member_of_a_ring_is_gone_around_until_it_returns() {
     cluster.await_converged(PATIENCE);
     await_usual_ring(&cluster);
     // Nothing circles: from here on there are heartbeats alone.
-    let before = bytes_over_links(&cluster);
-    let quiet = Duration::from_secs(3);
-    std::thread::sleep(quiet);
-    let a_second = (bytes_over_links(&cluster) - before) / quiet.as_secs_f64();
+    let (began, before) = (Instant::now(), bytes_over_links(&cluster));
+    until(began + Duration::from_secs(3));
+    let a_second = (bytes_over_links(&cluster) - before) / began.elapsed().as_secs_f64();
     assert!(a_second < 4.0 * 2.0 * 1_000.0, "{a_second} bytes a second over four links");
 }
 

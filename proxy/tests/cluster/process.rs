@@ -5,6 +5,8 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use crate::harness::wait_for;
+
 /// The longest that anything may take; the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -72,14 +74,7 @@ impl Running {
 
     /// Waits for the end.
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for("a process to end", PATIENCE, || self.child.try_wait().unwrap())
     }
 }
 

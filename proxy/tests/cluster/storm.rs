@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use meridian_proxy::link::relay::Conditions;
 use meridian_proxy::resp;
 
-use crate::harness::{Client, Cluster, Options, PATIENCE, Shape, scale};
+use crate::harness::{Client, Cluster, Options, PATIENCE, Shape, scale, until as until_time};
 use crate::history::{Call, Session, check};
 use crate::load::Random;
 
@@ -41,10 +41,7 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn run(mut self) -> Report {
         while !self.stop.load(Ordering::Relaxed) {
-            let Ok(mut client) = Client::connect(self.region) else {
-                std::thread::sleep(Duration::from_millis(20));
-                continue;
-            };
+            let Some(mut client) = Client::connect_until(self.region, self.stop) else { break };
             while !self.stop.load(Ordering::Relaxed) && self.step(&mut client).is_ok() {}
         }
         self.report
@@ -122,7 +119,7 @@ fn rage(cluster: &mut Cluster, random: &mut Random, until: Instant, kills: &mut 
             }
             _ => {}
         }
-        std::thread::sleep(Duration::from_millis(100 + random.below(500)));
+        until_time(Instant::now() + Duration::from_millis(100 + random.below(500)));
         let (due, later) = std::mem::take(kills).into_iter().partition(|(_, at)| *at <= Instant::now());
         *kills = later;
         let due: Vec<(usize, Instant)> = due;

@@ -2,11 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use meridian_proxy::resp::Value;
 use meridian_proxy::resp::scan::ScanLimits;
 use meridian_proxy::resp::value::decode;
+
+use super::{PATIENCE, wait_for};
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -35,6 +38,14 @@ impl Client {
         stream.set_read_timeout(Some(WITHIN))?;
         stream.set_write_timeout(Some(WITHIN))?;
         Ok(Self { stream, input: Vec::new() })
+    }
+
+    /// Connects as soon as the region is up; `None` once `done` says that nobody needs it any more.
+    pub fn connect_until(address: SocketAddr, done: &AtomicBool) -> Option<Self> {
+        wait_for("a region to be up", PATIENCE, || match Self::connect(address) {
+            Ok(client) => Some(Some(client)),
+            Err(_) => done.load(Ordering::Relaxed).then_some(None),
+        })
     }
 
     /// Sends a command and reads its reply, which may be an error of the command.

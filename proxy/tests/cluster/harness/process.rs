@@ -3,9 +3,11 @@
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::wait_for;
 
 /// How long a region may take to end in order.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
@@ -61,14 +63,7 @@ impl Process {
     pub fn stop(mut self) -> ExitStatus {
         let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(id, Signal::TERM).unwrap();
-        let deadline = Instant::now() + DRAIN_WITHIN;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "does not end within {DRAIN_WITHIN:?}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for("a process to end in order", DRAIN_WITHIN, || self.child.try_wait().unwrap())
     }
 }
 
