@@ -15,6 +15,7 @@
 //! | [`edit`] | turns a local command into effects |
 //! | [`outcome`] | what applying an op did, and the conflicts it met |
 //! | [`digest`] | order-independent digest of what shows |
+//! | [`glob`] | patterns of keys, as `KEYS` has them |
 //! | [`replicated`] | the same types under the traits of the `crdts` crate |
 
 pub mod amount;
@@ -22,6 +23,7 @@ pub mod clock;
 pub mod crdt;
 pub mod digest;
 pub mod edit;
+pub mod glob;
 pub mod object;
 pub mod op;
 pub mod outcome;

@@ -8,14 +8,12 @@
 //! | [`scan`] | as a client | finds where a reply ends, within limits |
 //! | [`value`] | as a client | decodes one reply into an owned value |
 //! | [`fmt`] | | integers and doubles as Redis reads and prints them |
-//! | [`glob`] | | patterns of `KEYS` and `MATCH` |
 //!
 //! Everything that comes from the network is parsed iteratively, never panics, and never makes us
 //! allocate for a length that was declared but not received.
 
 pub mod args;
 pub mod fmt;
-pub mod glob;
 mod inline;
 pub mod reply;
 pub mod request;

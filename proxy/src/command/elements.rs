@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use meridian_conflict::glob;
 use smallvec::SmallVec;
 
 use super::execute::NAME_MAX;
 use super::{CommandError, Context};
-use crate::resp::{Args, Reply, fmt, glob};
+use crate::resp::{Args, Reply, fmt};
 
 /// Up to so many names are compared one by one; more are hashed.
 const FEW: usize = 8;

@@ -111,7 +111,7 @@ fn config(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) 
             found.retain(|(name, _)| {
                 args.tail(2).iter().any(|pattern| {
                     pattern.len() <= 1024
-                        && crate::resp::glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes())
+                        && meridian_conflict::glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes())
                 })
             });
             reply.map(found.len());

@@ -1,11 +1,12 @@
 //! `SCAN`, `KEYS` and `RANDOMKEY`: what they ask for, and their handlers inside `MULTI`, where
 //! everything is locked.
 
+use meridian_conflict::glob;
 use meridian_conflict::object::Object;
 
 use super::super::{CommandError, Context, Outcome};
 use super::words;
-use crate::resp::{Args, Reply, fmt, glob};
+use crate::resp::{Args, Reply, fmt};
 
 /// The longest pattern: matching costs at most the product of the lengths of pattern and key.
 const PATTERN_MAX: usize = 1024;

@@ -1,4 +1,4 @@
-//! Patterns of `KEYS`, `SCAN MATCH`, `PSUBSCRIBE` and access rules.
+//! Patterns of `KEYS`, `SCAN MATCH`, `PSUBSCRIBE`, access rules and policies.
 
 /// Whether all of `text` matches `pattern`, as `stringmatchlen` of Redis has it: `*` any bytes, `?`
 /// one byte, `[a-z]` and `[^a-z]` one byte in or not in a class, `\` takes the next byte literally,
