@@ -16,6 +16,7 @@
 //! | [`outcome`] | what applying an op did, and the conflicts it met |
 //! | [`digest`] | order-independent digest of what shows |
 //! | [`glob`] | patterns of keys, as `KEYS` has them |
+//! | [`policy`] | key pattern -> policy |
 //! | [`replicated`] | the same types under the traits of the `crdts` crate |
 
 pub mod amount;
@@ -27,5 +28,6 @@ pub mod glob;
 pub mod object;
 pub mod op;
 pub mod outcome;
+pub mod policy;
 pub mod replicated;
 pub mod scalar;
