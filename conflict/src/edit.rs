@@ -6,10 +6,11 @@
 //! that had a deadline everywhere loses it by a race.
 
 use crate::amount::Amount;
-use crate::clock::Origin;
+use crate::clock::{Dot, Hlc, Origin, Seen, Stamp};
 use crate::crdt::Score;
-use crate::object::{ALL_FACETS, Object, facet_bit};
+use crate::object::{ALL_FACETS, Applying, Object, facet_bit};
 use crate::op::{BodyBuilder, Effect, Facet};
+use crate::outcome::Outcome;
 
 /// What a write does to the key's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,10 @@ pub enum NewDeadline {
 /// Reads go to the state before the command: a command that names an element twice must settle
 /// that itself. Call [`Editor::finish`] when done.
 pub struct Editor<'a, 'b> {
+    /// What the command sees.
     object: Option<&'a Object>,
+    /// Under `lww`, all that there is.
+    stated_over: Option<Option<&'a Object>>,
     origin: Origin,
     expired: bool,
     prepared: bool,
@@ -41,7 +45,20 @@ impl<'a, 'b> Editor<'a, 'b> {
     /// An editor for a key in the state `object`, writing as `origin` at `now_ms`.
     pub fn new(object: Option<&'a Object>, origin: Origin, now_ms: u64, out: &'b mut BodyBuilder) -> Self {
         let expired = object.is_some_and(|o| o.is_expired(now_ms));
-        Self { object, origin, expired, prepared: false, deadline_settled: false, reborn: false, out }
+        let (prepared, deadline_settled, reborn) = (false, false, false);
+        Self { object, stated_over: None, origin, expired, prepared, deadline_settled, reborn, out }
+    }
+
+    /// An editor whose command states the whole key: for a key under the policy `lww`
+    /// ([`crate::lww`]).
+    pub fn stating(
+        object: Option<&'a Object>,
+        origin: Origin,
+        now_ms: u64,
+        out: &'b mut BodyBuilder,
+    ) -> Self {
+        let editor = Self::new(object.map(Object::under_lww), origin, now_ms, out);
+        Self { stated_over: Some(object), ..editor }
     }
 
     /// The object as a reader sees it: `None` when it is absent, expired or empty.
@@ -224,8 +241,20 @@ impl<'a, 'b> Editor<'a, 'b> {
     /// clearing what was there.
     pub fn replace_with(&mut self, source: &Object) {
         self.clear();
+        if source.facet().is_none() {
+            return;
+        }
+        self.push_content(source);
+        if let Some(at_ms) = source.deadline_ms() {
+            self.out.push(&Effect::Deadline { at_ms });
+        }
+        self.deadline_settled = true;
+    }
+
+    /// Says the content that `source` shows, of which nothing is there.
+    fn push_content(&mut self, source: &Object) {
         match source.facet() {
-            None => return,
+            None => {}
             Some(Facet::String) => {
                 if let Some(value) = source.string().and_then(|s| s.shown()) {
                     self.out.push(&Effect::Assign { value: &value, baseline: Vec::new() });
@@ -250,16 +279,40 @@ impl<'a, 'b> Editor<'a, 'b> {
                 }
             }
         }
-        if let Some(at_ms) = source.deadline_ms() {
+    }
+
+    /// Puts what the command did as a statement of the whole key.
+    fn state_whole(&mut self, over: Option<&Object>) {
+        // Its stamp is not known yet; what shows does not depend on it.
+        let stamp = Stamp { hlc: Hlc::default(), dot: Dot::new(self.origin, u64::MAX) };
+        let mut next = self.object.cloned().unwrap_or_default();
+        for effect in self.out.open_effects().flatten() {
+            next.apply(&effect, Applying { stamp, seen: Seen::All }, &mut Outcome::default());
+        }
+        self.out.drop_open_effects();
+        // Said even where this region sees nothing: another may not have settled yet what this one has.
+        let baselines = over.map(|over| over.baselines(ALL_FACETS)).unwrap_or_default();
+        self.out.push(&Effect::Clear { facets: ALL_FACETS, deadline: true, baselines });
+        self.push_content(&next);
+        let shown = next.facet();
+        let timed = over.is_some_and(|over| over.expiry().is_some()) || next.deadline_ms().is_some();
+        if shown == Some(Facet::String) && !timed {
+            return;
+        }
+        if let (Some(_), Some(at_ms)) = (shown, next.deadline_ms()) {
             self.out.push(&Effect::Deadline { at_ms });
         }
-        self.deadline_settled = true;
+        self.out.push(&Effect::Whole);
     }
 
     /// Ends the command's work on this key under its name, saying a kept deadline again. Returns
     /// the place of the change in the body; empty when the command changed nothing here.
-    pub fn finish(self, database: u8, key: &[u8]) -> std::ops::Range<usize> {
-        if self.reborn && self.out.has_open_effects() {
+    pub fn finish(mut self, database: u8, key: &[u8]) -> std::ops::Range<usize> {
+        if let Some(over) = self.stated_over {
+            if self.out.has_open_effects() {
+                self.state_whole(over);
+            }
+        } else if self.reborn && self.out.has_open_effects() {
             // A cut-off region may have said the old deadline again. It must not hide the new life.
             self.out.push(&Effect::Persist);
         } else if self.out.has_open_effects()

@@ -17,6 +17,7 @@
 //! | [`digest`] | order-independent digest of what shows |
 //! | [`glob`] | patterns of keys, as `KEYS` has them |
 //! | [`policy`] | key pattern -> policy |
+//! | [`lww`] | the policy under which a whole key is one register |
 //! | [`hook`] | the merge-hook contract, built-in hooks, the court that tries them |
 //! | [`replicated`] | the same types under the traits of the `crdts` crate |
 
@@ -27,6 +28,7 @@ pub mod digest;
 pub mod edit;
 pub mod glob;
 pub mod hook;
+pub mod lww;
 pub mod object;
 pub mod op;
 pub mod outcome;

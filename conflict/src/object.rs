@@ -6,6 +6,7 @@
 
 mod merge;
 pub mod stored;
+mod whole;
 
 use std::sync::OnceLock;
 
@@ -61,6 +62,8 @@ impl PartialEq for Several {
 pub struct Object {
     content: Content,
     expiry: Option<Box<Expiry>>,
+    /// Which ops stated the whole key; none where nothing was written under `lww`.
+    wholes: Option<Box<whole::Wholes>>,
 }
 
 /// How an effect is being applied.
@@ -189,7 +192,7 @@ impl Object {
                     && several.sorted_set.is_vacant()
             }
         };
-        content && self.expiry.as_ref().is_none_or(|e| e.is_vacant())
+        content && self.wholes.is_none() && self.expiry.as_ref().is_none_or(|e| e.is_vacant())
     }
 
     /// Stamps of the live contributions of a facet, in no order.
@@ -226,7 +229,7 @@ impl Object {
                     + several.sorted_set.heap_bytes()
             }
         };
-        content + self.expiry.as_ref().map_or(0, |e| e.heap_bytes())
+        content + self.marks_bytes() + self.expiry.as_ref().map_or(0, |e| e.heap_bytes())
     }
 
     /// Gives up the form for several facets when one or none is left.
@@ -338,6 +341,7 @@ impl Object {
     /// [`Object::apply_flush`] on each of its objects.
     pub fn apply(&mut self, effect: &Effect<'_>, how: Applying<'_>, observer: &mut impl Observer) {
         let Applying { stamp, seen } = how;
+        self.see_marks(how, observer);
         match effect {
             Effect::Assign { value, baseline } => {
                 self.clash(Facet::String, how, observer);
@@ -406,6 +410,7 @@ impl Object {
                 observer.head();
             }
             Effect::ForgetDeadline => self.forget_deadline(seen, observer),
+            Effect::Whole => self.mark(stamp, observer),
             Effect::Flush { .. } => {}
         }
         self.simplify();
@@ -418,6 +423,7 @@ impl Object {
         how: Applying<'_>,
         observer: &mut impl Observer,
     ) {
+        self.see_marks(how, observer);
         self.clear(ALL_FACETS, true, baselines, Kind::ClearWrite, how, observer);
         self.simplify();
     }

@@ -235,6 +235,8 @@ pub enum Effect<'a> {
         #[serde(borrow)]
         baselines: Vec<KeyBaseline<'a>>,
     },
+    /// The op states the whole key: what it contributes besides is all of it. See [`crate::lww`].
+    Whole,
 }
 
 /// The swallowed deltas of one element.
@@ -411,6 +413,17 @@ impl BodyBuilder {
     /// Whether the key that is open has effects.
     pub fn has_open_effects(&self) -> bool {
         self.count > 0
+    }
+
+    /// The effects of the key that is open.
+    pub fn open_effects(&self) -> Effects<'_> {
+        Effects { left: self.count, rest: &self.effects }
+    }
+
+    /// Forgets the effects of the key that is open.
+    pub fn drop_open_effects(&mut self) {
+        self.effects.clear();
+        self.count = 0;
     }
 
     /// Adds an effect to the key that is open.

@@ -249,6 +249,18 @@ impl<V: ScalarValue> Scalar<V> {
         changed
     }
 
+    /// Swallows the sums of which an earlier op's writer had seen all. Its baseline says so too, unless
+    /// the writer had settled the key and knew of them no more ([`crate::lww`]).
+    fn swallow_seen(&mut self, seen: Seen<'_>) -> bool {
+        let Seen::Vector { deps, .. } = seen else { return false };
+        let mut changed = false;
+        for sum in self.deltas.iter_mut().filter(|d| d.is_live() && covers(deps, &d.stamp.dot)) {
+            let (last, total) = (sum.last, sum.total.clone());
+            changed |= sum.swallow(last, &total);
+        }
+        changed
+    }
+
     /// Keeps the assignments for which `keep` holds; returns how many went.
     fn retain(&mut self, mut keep: impl FnMut(&Sibling<V>) -> bool) -> usize {
         match std::mem::take(&mut self.register) {
@@ -367,7 +379,7 @@ impl<V: ScalarValue> Scalar<V> {
     /// Removes what was seen. Rivals are the unseen contributions, which survive.
     pub fn clear(&mut self, baseline: &[SeenDelta], seen: Seen<'_>) -> Met {
         let removed = self.retain(|s| !seen.covers(&s.stamp.dot));
-        let swallowed = self.swallow(baseline);
+        let swallowed = self.swallow(baseline) | self.swallow_seen(seen);
         let rivals = match seen {
             Seen::All => Vec::new(),
             Seen::Vector { .. } => self.live_stamps().filter(|s| !seen.covers(&s.dot)).collect(),

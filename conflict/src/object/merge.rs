@@ -46,6 +46,8 @@ impl Object {
         if expiry.merge(ours, other.expiry().unwrap_or(&empty), theirs) {
             observer.head();
         }
+        self.forget_shown();
+        self.merge_marks(ours, other, theirs, observer);
         self.simplify();
     }
 

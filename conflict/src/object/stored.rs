@@ -5,7 +5,7 @@
 //!
 //! | record | content |
 //! |---|---|
-//! | head | facets present as bits `u8`, the string's siblings and delta sums, the deadlines |
+//! | head | facets present as bits `u8`, the string's siblings and delta sums, the deadlines; then the marks (stamps), where there are any |
 //! | hash field | siblings (stamp, bytes), delta sums |
 //! | set member | stamps of its additions |
 //! | sorted-set member | siblings (stamp, score bits), delta sums |
@@ -84,7 +84,10 @@ impl Object {
             expiry: self.expiry().unwrap_or(&no_expiry),
         };
         // Writing to a Vec cannot fail.
-        let _ = postcard::to_io(&head, out);
+        let _ = postcard::to_io(&head, &mut *out);
+        if !self.marks().is_empty() {
+            let _ = postcard::to_io(self.marks(), out);
+        }
     }
 
     /// Appends an element's record; returns `false` when the element is not there and its record
@@ -139,11 +142,15 @@ impl Object {
     /// # Errors
     /// [`MalformedRecord`].
     pub fn decode_head(record: &[u8]) -> Result<Self, MalformedRecord> {
-        let head: HeadForm = postcard::from_bytes(record).map_err(|_| MalformedRecord)?;
+        let (head, rest) = postcard::take_from_bytes::<HeadForm>(record).map_err(|_| MalformedRecord)?;
         let string = head.string.restore();
         let content = if string.is_vacant() { Content::Empty } else { Content::String(string) };
         let expiry = (!head.expiry.is_vacant()).then(|| Box::new(head.expiry));
-        Ok(Self { content, expiry })
+        let mut object = Self { content, expiry, wholes: None };
+        if !rest.is_empty() {
+            object.restore_marks(postcard::from_bytes(rest).map_err(|_| MalformedRecord)?);
+        }
+        Ok(object)
     }
 
     /// Puts a stored element back.
@@ -171,6 +178,7 @@ impl Object {
                 self.on_set(|set| set.restore(element, Additions::from_vec(additions)));
             }
         }
+        self.forget_shown();
         self.simplify();
         Ok(())
     }

@@ -9,7 +9,7 @@ use meridian_conflict::outcome::Outcome;
 use meridian_conflict::replicated::{Delivery, Replicated};
 use proptest::prelude::*;
 
-use crate::harness::{Dataset, Dice, Key, Replica, World, history, on_one_key};
+use crate::harness::{Dataset, Dice, Key, Replica, World, history, lww_digest, on_one_key};
 
 /// A key's data as a client can read it.
 #[derive(Debug, PartialEq)]
@@ -39,7 +39,7 @@ fn visible(object: &Object, now_ms: u64) -> Option<Visible> {
 }
 
 /// Counters that are kept running agree with the state they count.
-fn check_counters(data: &Dataset) {
+pub fn check_counters(data: &Dataset) {
     for object in data.values() {
         let reloaded = reload(object);
         assert_eq!(*object, reloaded, "a stored object comes back as it was");
@@ -110,6 +110,7 @@ proptest! {
             prop_assert_eq!(&replica.data, &afresh.data);
             for now in [0, 20, 100] {
                 prop_assert_eq!(replica.digest(now), afresh.digest(now));
+                prop_assert_eq!(lww_digest(&replica.data, now), lww_digest(&afresh.data, now));
             }
         }
         check_counters(&afresh.data);

@@ -69,6 +69,22 @@ fn op_body() {
     compare("op_body_v1.bin", &body);
 }
 
+/// What was added to version 1 without a change to what there was.
+#[test]
+fn additions() {
+    let mut out = BodyBuilder::default();
+    out.push(&Effect::Whole);
+    out.finish_key(0, b"key");
+    validate(out.body()).unwrap();
+    compare("op_body_whole_v1.bin", out.body());
+    let stamp = Stamp { hlc: Hlc::from_ms(1_001), dot: Dot::new(Origin(1), 9) };
+    let mut object = Object::default();
+    object.apply(&Effect::Whole, Applying { stamp, seen: Seen::All }, &mut Outcome::default());
+    let mut record = Vec::new();
+    object.encode_head(&mut record);
+    compare("stored_head_marked_v1.bin", &record);
+}
+
 #[test]
 fn op_header() {
     let header = header(

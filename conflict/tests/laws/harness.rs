@@ -51,6 +51,8 @@ pub enum Step {
     Deliver { at: u8, pick: u8 },
     /// An op delivered before comes again.
     Again { at: u8, pick: u8 },
+    /// From now on a replica writes under `lww`, or under `crdt`.
+    Policy { at: u8, lww: bool },
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -88,6 +90,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(at, wall_ms, commands)| Step::Local { at, wall_ms, commands }),
         3 => (any::<u8>(), any::<u8>()).prop_map(|(at, pick)| Step::Deliver { at, pick }),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(at, pick)| Step::Again { at, pick }),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(at, lww)| Step::Policy { at, lww }),
     ]
 }
 
@@ -111,6 +114,8 @@ pub struct Replica {
     pub clock: HlcClock,
     /// Indices into the world's ops, in the order of applying.
     pub log: Vec<usize>,
+    /// Whether the policy of every key is `lww`.
+    pub lww: bool,
 }
 
 pub fn origin(n: usize) -> Origin {
@@ -167,7 +172,14 @@ impl Replica {
             applied: VersionVector::new(),
             clock: HlcClock::default(),
             log: Vec::new(),
+            lww: false,
         }
+    }
+
+    /// A key's state as a reader of this replica sees it.
+    pub fn read(&self, key: &Key) -> Option<&Object> {
+        let object = self.data.get(key)?;
+        Some(if self.lww { object.under_lww() } else { object })
     }
 
     pub fn can_apply(&self, op: &Travelling) -> bool {
@@ -234,7 +246,11 @@ impl Replica {
         work: impl FnOnce(&mut Editor<'_, '_>),
     ) {
         let object = self.data.get(key);
-        let mut editor = Editor::new(object, self.origin, now_ms, out);
+        let mut editor = if self.lww {
+            Editor::stating(object, self.origin, now_ms, out)
+        } else {
+            Editor::new(object, self.origin, now_ms, out)
+        };
         work(&mut editor);
         let place = editor.finish(key.0, &key.1);
         let change = out.body()[place].to_vec();
@@ -242,7 +258,7 @@ impl Replica {
     }
 
     fn command(&mut self, stamp: Stamp, now_ms: u64, at: &Key, command: &Command, out: &mut BodyBuilder) {
-        let before = self.data.get(at).cloned().unwrap_or_default();
+        let before = self.read(at).cloned().unwrap_or_default();
         let shown = if before.is_visible(now_ms) { before.facet() } else { None };
         let fits = |facet: Facet| shown.is_none() || shown == Some(facet);
         let string = (shown == Some(Facet::String))
@@ -341,6 +357,12 @@ impl Replica {
     }
 }
 
+/// The dataset as a region reads it where the policy of every key is `lww`.
+pub fn lww_digest(data: &Dataset, now_ms: u64) -> u128 {
+    let each = data.iter().map(|((db, key), object)| digest(*db, key, object.under_lww(), now_ms));
+    each.fold(0, u128::wrapping_add)
+}
+
 pub fn dataset_digest(data: &Dataset, now_ms: u64) -> u128 {
     data.iter().fold(0, |sum, ((db, key), object)| sum.wrapping_add(digest(*db, key, object, now_ms)))
 }
@@ -410,6 +432,10 @@ impl World {
             Step::Again { at, pick } => {
                 let at = usize::from(*at) % self.replicas.len();
                 self.again(at, usize::from(*pick));
+            }
+            Step::Policy { at, lww } => {
+                let at = usize::from(*at) % self.replicas.len();
+                self.replicas[at].lww = *lww;
             }
         }
     }

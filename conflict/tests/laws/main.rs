@@ -16,6 +16,7 @@ mod cost;
 mod fuzz;
 mod golden;
 mod harness;
+mod lww;
 mod oracles;
 mod order;
 mod purity;

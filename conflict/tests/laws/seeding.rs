@@ -135,7 +135,10 @@ proptest! {
 
 fn replica_of(step: &Step) -> usize {
     match step {
-        Step::Local { at, .. } | Step::Deliver { at, .. } | Step::Again { at, .. } => usize::from(*at) % 3,
+        Step::Local { at, .. }
+        | Step::Deliver { at, .. }
+        | Step::Again { at, .. }
+        | Step::Policy { at, .. } => usize::from(*at) % 3,
     }
 }
 

@@ -73,7 +73,8 @@ fn check(change: &Change<'_>) -> Result<bool, Unfit> {
             | Effect::Add { .. }
             | Effect::Deadline { .. }
             | Effect::Persist
-            | Effect::ForgetDeadline => {}
+            | Effect::ForgetDeadline
+            | Effect::Whole => {}
         }
     }
     Ok(flushes)
