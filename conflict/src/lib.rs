@@ -19,6 +19,7 @@
 //! | [`policy`] | key pattern -> policy |
 //! | [`lww`] | the policy under which a whole key is one register |
 //! | [`hook`] | the merge-hook contract, built-in hooks, the court that tries them |
+//! | [`reading`] | what a key shows under its policy |
 //! | [`replicated`] | the same types under the traits of the `crdts` crate |
 
 pub mod amount;
@@ -33,5 +34,6 @@ pub mod object;
 pub mod op;
 pub mod outcome;
 pub mod policy;
+pub mod reading;
 pub mod replicated;
 pub mod scalar;

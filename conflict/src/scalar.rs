@@ -502,6 +502,15 @@ impl Scalar<Value> {
         self.assign(stamp, value.into(), baseline, seen)
     }
 
+    /// The assigned `value` with the live deltas added, where it is a number.
+    pub fn with_increments<'a>(&self, value: &'a Value) -> std::borrow::Cow<'a, [u8]> {
+        use std::borrow::Cow;
+        match self.live_sum().and_then(|sum| Some((Amount::parse(value)?, sum))) {
+            Some((base, sum)) => Cow::Owned(base.plus(&sum).to_text().into_bytes()),
+            None => Cow::Borrowed(value),
+        }
+    }
+
     /// What a reader sees: the winner's bytes with the live deltas added where it is a number, or
     /// the deltas' sum alone. `None` when not visible.
     pub fn shown(&self) -> Option<std::borrow::Cow<'_, [u8]>> {
@@ -512,10 +521,7 @@ impl Scalar<Value> {
             (Some(winner), None) => Some(Cow::Borrowed(&winner.value)),
             (None, None) => None,
             (None, Some(sum)) => Some(Cow::Owned(sum.to_text().into_bytes())),
-            (Some(winner), Some(sum)) => match Amount::parse(&winner.value) {
-                Some(base) => Some(Cow::Owned(base.plus(&sum).to_text().into_bytes())),
-                None => Some(Cow::Borrowed(&winner.value)),
-            },
+            (Some(winner), Some(_)) => Some(self.with_increments(&winner.value)),
         }
     }
 }
