@@ -6,6 +6,7 @@ use std::path::Path;
 
 use meridian_conflict::hook::{Call, Failure, HashCall, MergeHook, MergedHash, abi};
 use meridian_conflict::policy::{HookId, MAX_HOOK_NAME_BYTES};
+use wasmi::errors::ErrorKind;
 use wasmi::{
     CompilationMode, Config, EnforcedLimits, Engine, ExternType, Instance, Linker, Memory, Module, Store,
     StoreLimits, StoreLimitsBuilder, TrapCode, ValType,
@@ -287,7 +288,7 @@ fn failure(error: &wasmi::Error) -> Failure {
 /// may be larger than allowed.
 fn starting(error: &wasmi::Error) -> Failure {
     match error.kind() {
-        wasmi::errors::ErrorKind::Memory(_) | wasmi::errors::ErrorKind::Table(_) => Failure::Memory,
+        ErrorKind::Memory(_) | ErrorKind::Table(_) | ErrorKind::Instantiation(_) => Failure::Memory,
         _ => failure(error),
     }
 }
