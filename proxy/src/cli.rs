@@ -4,6 +4,7 @@ pub mod cert;
 pub mod check;
 pub mod demo;
 pub mod exit;
+pub mod hook;
 pub mod logging;
 pub mod serve;
 pub mod signals;
@@ -90,6 +91,12 @@ Examples:
   meridian status --admin http://10.0.0.1:9380 --watch
   meridian status --json | jq .links")]
     Status(status::StatusArgs),
+    /// Try merge hooks before they are used
+    Hook {
+        /// What to do.
+        #[command(subcommand)]
+        command: hook::HookCommand,
+    },
 }
 
 /// A configuration file.
@@ -117,6 +124,7 @@ impl Cli {
             Command::Check(args) => check::run(&args.config),
             Command::Cert { command } => cert::run(&command),
             Command::Status(args) => status::run(&args).await,
+            Command::Hook { command } => hook::run(&command),
         }
     }
 }

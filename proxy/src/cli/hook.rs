@@ -1,0 +1,230 @@
+//! `meridian hook test`: a merge hook before the court, without a running region.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use meridian_conflict::hook::builtin::BuiltIn;
+use meridian_conflict::hook::court::{self, Answer, Case, Finding, Law, Verdict};
+use meridian_conflict::hook::{Call, Failure, FieldSiblings, HashCall, MergeHook};
+use meridian_conflict::policy::HookId;
+
+use crate::hook::{Limits, Sandbox};
+
+/// The most samples taken from a directory: every pair of them is tried.
+const MAX_SAMPLES: usize = 64;
+
+/// Bytes of a value shown in a report.
+const SHOWN_BYTES: usize = 60;
+
+/// What to do with a hook.
+#[derive(Debug, Subcommand)]
+pub enum HookCommand {
+    /// Try a hook: is it deterministic, and which laws does it keep
+    #[command(after_help = "\
+A hook must answer the same question the same way, or it is not used. It need not be symmetric,
+idempotent or associative; those are reported with the smallest case that shows the contrary.
+
+Examples:
+  meridian hook test json-merge
+  meridian hook test hooks/cart.wasm --samples carts/")]
+    Test(TestArgs),
+}
+
+/// Which hook, on what.
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// A WebAssembly module (binary or text), or the name of a built-in hook
+    #[arg(value_name = "FILE")]
+    pub hook: PathBuf,
+    /// A directory of values, one a file, to be tried beside the generated ones
+    #[arg(long, value_name = "DIR")]
+    pub samples: Option<PathBuf>,
+    /// How many cases are generated
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub cases: u32,
+    /// Seed of the generated cases
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// The hook is not deterministic.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is not deterministic and cannot be used")]
+pub struct NotDeterministic(Box<str>);
+
+/// Does it.
+///
+/// # Errors
+/// A hook or samples that cannot be read, a hook that is not deterministic.
+pub fn run(command: &HookCommand) -> anyhow::Result<()> {
+    let HookCommand::Test(args) = command;
+    let (report, verdict, id) = test(args)?;
+    print!("{report}");
+    if verdict.is_deterministic() { Ok(()) } else { Err(NotDeterministic(id.name).into()) }
+}
+
+/// Tries the hook; returns the report, what it is of, and which hook it was.
+pub fn test(args: &TestArgs) -> anyhow::Result<(String, Verdict, HookId)> {
+    let hook = load(&args.hook)?;
+    let mut cases = court::generated(args.seed, args.cases as usize);
+    let generated = cases.len();
+    if let Some(directory) = &args.samples {
+        let samples = samples(directory).with_context(|| format!("samples in {}", directory.display()))?;
+        cases.extend(court::of_samples(&samples));
+    }
+    let verdict = if hook.merges_hashes() {
+        court::try_hook(&OneField(hook.as_ref()), &cases)
+    } else {
+        court::try_hook(hook.as_ref(), &cases)
+    };
+    let report = report(hook.id(), &verdict, generated);
+    Ok((report, verdict, hook.id().clone()))
+}
+
+fn load(hook: &Path) -> anyhow::Result<Box<dyn MergeHook>> {
+    if let Some(built_in) = hook.to_str().and_then(BuiltIn::named) {
+        return Ok(Box::new(built_in));
+    }
+    Ok(Box::new(Sandbox::load(hook, Limits::default()).with_context(|| format!("{}", hook.display()))?))
+}
+
+/// The files of a directory, by name.
+fn samples(directory: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
+    let entries = std::fs::read_dir(directory)?.collect::<Result<Vec<_>, _>>()?;
+    let mut files: Vec<PathBuf> =
+        entries.into_iter().map(|entry| entry.path()).filter(|p| p.is_file()).collect();
+    files.sort_unstable();
+    anyhow::ensure!(
+        files.len() <= MAX_SAMPLES,
+        "{} files, more than the {MAX_SAMPLES} accepted",
+        files.len()
+    );
+    let limit = Limits::default().input as u64;
+    let mut samples = Vec::new();
+    for file in files {
+        let bytes = std::fs::metadata(&file)?.len();
+        anyhow::ensure!(bytes <= limit, "{} has {bytes} bytes, more than a hook is given", file.display());
+        samples.push(std::fs::read(&file)?);
+    }
+    Ok(samples)
+}
+
+/// A hook for whole hashes, asked about hashes of one field.
+struct OneField<'a>(&'a dyn MergeHook);
+
+impl MergeHook for OneField<'_> {
+    fn id(&self) -> &HookId {
+        self.0.id()
+    }
+
+    fn merge(&self, call: &Call<'_>) -> Answer {
+        let field = FieldSiblings { field: b"field", siblings: call.siblings.to_vec() };
+        let merged = self.0.merge_hash(&HashCall { key: call.key, fields: &[field] })?;
+        merged.into_iter().next().map(|(_, value)| value.into_vec()).ok_or(Failure::Declined)
+    }
+}
+
+fn report(id: &HookId, verdict: &Verdict, generated: usize) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write(id, verdict, generated, &mut text);
+    text
+}
+
+fn write(id: &HookId, verdict: &Verdict, generated: usize, out: &mut String) -> std::fmt::Result {
+    let identity: String = id.identity.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let of_samples = verdict.cases - generated;
+    writeln!(out, "{} ({identity}): {generated} cases generated, {of_samples} of samples", id.name)?;
+    for finding in &verdict.findings {
+        write_finding(finding, out)?;
+    }
+    for (failure, count) in &verdict.failures {
+        writeln!(out, "  failed {count} of {} cases: {failure}", verdict.cases)?;
+    }
+    Ok(())
+}
+
+fn write_finding(finding: &Finding, out: &mut String) -> std::fmt::Result {
+    let Finding { law, tried, broken, smallest } = finding;
+    let Some(smallest) = smallest else {
+        return writeln!(out, "  {:<14} yes ({tried} tried)", law.name());
+    };
+    writeln!(out, "  {:<14} no ({broken} of {tried}); the smallest case:", law.name())?;
+    writeln!(out, "    siblings    {}", values(&smallest.siblings))?;
+    let (one, other) = match law {
+        Law::Deterministic => ("at first", "again"),
+        Law::Symmetric => ("in order", "otherwise"),
+        Law::Idempotent => ("merged", "each"),
+        Law::Associative => ("at once", "stepwise"),
+    };
+    writeln!(out, "    {one:<11} {}", answer(&smallest.one))?;
+    writeln!(out, "    {other:<11} {}", answer(&smallest.other))
+}
+
+fn values(case: &Case) -> String {
+    case.iter().map(|value| shown(value)).collect::<Vec<_>>().join(" | ")
+}
+
+fn answer(answer: &Answer) -> String {
+    match answer {
+        Ok(value) => shown(value),
+        Err(failure) => format!("({failure})"),
+    }
+}
+
+fn shown(value: &[u8]) -> String {
+    match value.get(..SHOWN_BYTES) {
+        Some(start) if value.len() > SHOWN_BYTES => {
+            format!("\"{}\"... ({} bytes)", start.escape_ascii(), value.len())
+        }
+        _ => format!("\"{}\"", value.escape_ascii()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    fn args(hook: impl Into<PathBuf>, samples: Option<PathBuf>) -> TestArgs {
+        TestArgs { hook: hook.into(), samples, cases: 300, seed: 1 }
+    }
+
+    #[test]
+    fn a_built_in_hook_is_reported_law_by_law() {
+        let (report, verdict, _) = test(&args("longest", None)).unwrap();
+        assert!(verdict.is_deterministic());
+        let lines: Vec<&str> = report.lines().collect();
+        assert!(lines[0].starts_with("longest (") && lines[0].ends_with("300 cases generated, 0 of samples"));
+        assert!(lines[1].starts_with("  deterministic  yes ("));
+        assert!(lines[2].starts_with("  symmetric      no ("));
+        assert!(lines[3].starts_with("    siblings    \""));
+        assert!(lines.iter().any(|line| line.starts_with("  associative    yes (")));
+    }
+
+    #[test]
+    fn a_module_is_tried_on_generated_values_and_on_samples() {
+        let directory = tempfile::tempdir().unwrap();
+        let module = directory.path().join("first.wat");
+        std::fs::write(&module, include_str!("../../../examples/hooks/first-writer.wat")).unwrap();
+        let samples = directory.path().join("samples");
+        std::fs::create_dir(&samples).unwrap();
+        for name in ["a", "b", "c"] {
+            std::fs::write(samples.join(name), format!("sample {name}")).unwrap();
+        }
+        let (report, verdict, id) = test(&args(&module, Some(samples))).unwrap();
+        assert_eq!((&*id.name, verdict.is_deterministic()), ("first.wat", true));
+        assert!(report.contains("300 cases generated, 14 of samples"), "{report}");
+        assert!(report.contains("idempotent     yes"), "{report}");
+        assert!(test(&args(directory.path().join("none.wasm"), None)).is_err());
+        assert!(test(&args("max", Some(directory.path().join("none")))).is_err());
+    }
+
+    #[test]
+    fn a_long_value_is_shown_by_its_start() {
+        assert_eq!(shown(b"a\n\xff"), "\"a\\n\\xff\"");
+        assert_eq!(shown(&[b'x'; 61]), format!("\"{}\"... (61 bytes)", "x".repeat(60)));
+    }
+}
