@@ -2,17 +2,19 @@
 
 import json
 import os
-import pathlib
 import re
+import socket
 import subprocess
 import sys
 import tomllib
 import unittest
+import urllib.error
 import urllib.request
 
+import redis
 import yaml
 
-from harness import EXAMPLES, MERIDIAN, NAMES, ROOT, SHAPES, converged, directory, example_trio, run, wait_for
+from harness import EXAMPLES, MERIDIAN, NAMES, SHAPES, Ports, converged, directory, example_trio, run, wait_for
 
 
 class Configurations(unittest.TestCase):
@@ -133,8 +135,63 @@ class Rehearsal(unittest.TestCase):
     def test_a_ring_comes_through(self):
         self.rehearse("ring")
 
+    def test_a_star_comes_through(self):
+        self.rehearse("star")
+
     def test_a_mesh_comes_through(self):
         self.rehearse("mesh")
+
+
+class Copying(unittest.TestCase):
+    """From a real Redis into a region and back, with data of every type."""
+
+    def copy(self, source, target, *more):
+        return run(sys.executable, EXAMPLES / "copy-from-redis", "--from", source, "--to", target, *more, check=False)
+
+    def fill(self, db):
+        pipe = db.pipeline(transaction=False)
+        for at in range(1000):
+            pipe.set(f"string:{at}", bytes([at % 256]) * (at % 50))
+            pipe.hset(f"hash:{at % 300}", mapping={f"field {at}": at, b"\xff": b"\x00\r\n"})
+            pipe.sadd(f"set:{at % 300}", f"member {at}")
+            pipe.zadd(f"zset:{at % 300}", {f"member {at}": at / 7, "infinite": float("-inf")})
+            if at % 3 == 0:
+                pipe.expire(f"string:{at}", 3600 + at)
+        pipe.execute()
+
+    def test_redis_is_copied_into_all_regions_and_back(self):
+        with directory() as home, example_trio("ring") as regions:
+            [port] = Ports(socket.SOCK_STREAM).take()
+            server = subprocess.Popen(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(home)],
+                                      stdout=subprocess.DEVNULL)
+            try:
+                old = redis.Redis(port=port)
+                wait_for("Redis answers", old.ping)
+                self.fill(old)
+                source, target = f"redis://127.0.0.1:{port}/0", f"redis://127.0.0.1:{regions['eu'].resp}/0"
+                self.assertIn("copied 1900 keys", self.copy(source, target).stdout)
+                old.delete("string:5", "hash:5")
+                old.set("hash:6", "now a string")
+                old.persist("string:3")
+                self.assertIn("0 keys differ", (told := self.copy(source, target, "--exact")).stdout)
+                self.assertIn("copied 2 keys", told.stdout)
+                self.assertIn("deleted 2 keys", told.stdout)
+                self.assertEqual(told.returncode, 0)
+                self.assertIn("copied 0 keys", self.copy(source, target, "--exact").stdout)
+                wait_for("all regions show the same", lambda: converged(regions))
+                self.assertEqual(regions["ap"].db.dbsize(), old.dbsize())
+                self.assertEqual(redis.Redis(port=regions["ap"].resp).hgetall("hash:7"), old.hgetall("hash:7"))
+                self.assertGreater(regions["ap"].db.ttl("string:999"), 3600)
+                old.rpush("list", 1)
+                told = self.copy(source, target, "--exact")
+                self.assertEqual(told.returncode, 1)
+                self.assertIn("not copied: 1 keys of type list", told.stderr)
+                old.flushall()
+                self.assertIn("0 keys differ", self.copy(target, source, "--exact").stdout)
+                self.assertEqual(regions["eu"].db.dbsize(), old.dbsize())
+            finally:
+                server.terminate()
+                server.wait()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import unittest
 
 import yaml
 
-from harness import CHART, EXAMPLES, MERIDIAN, NAMES, ROOT, directory, run
+from harness import CHART, EXAMPLES, MERIDIAN, NAMES, ROOT, TOOLS, directory, run
 
 DOCKERFILE = (ROOT / "proxy/Dockerfile").read_text()
 # What the base image brings along: the C library, and what programs of GCC and LLVM need beside it.
@@ -101,6 +101,13 @@ class Compose(unittest.TestCase):
             (home / "password").chmod(0o600)
             for name in NAMES:
                 self.assertIn("topology: ring", run(MERIDIAN, "check", "--config", home / f"{name}.toml").stdout)
+
+    def test_compose_s_own_parser_accepts_the_file(self):
+        told = run(TOOLS / "compose", "compose.yaml", cwd=self.HOME)
+        resolved = yaml.safe_load(told.stdout)["services"]
+        self.assertEqual(resolved["eu"]["stop_grace_period"], "15s")
+        for volume in [volume for service in resolved.values() for volume in service["volumes"]]:
+            self.assertEqual(volume["type"], "bind")
 
     def test_services_fit_the_configurations(self):
         services = yaml.safe_load((self.HOME / "compose.yaml").read_text())["services"]
