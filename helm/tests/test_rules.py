@@ -1,6 +1,5 @@
 """Every alert, with Prometheus' own unit tests: one case in which it fires and one in which it does not."""
 
-import pathlib
 import unittest
 
 import yaml

@@ -101,8 +101,9 @@ class Contained:
         unshare --setuid {USER} --setgid {USER} "$@" &
         exec unshare --root {self.root} --setuid {USER} --setgid {USER} {' '.join(self.arguments)}
         """
-        shell, flag, text, name, watched, _ = self.reload["command"]
-        reload = [shell, flag, text, name, self.config.path, "0.2"]
+        shell, flag, text, name, _, _ = self.reload["command"]
+        # The shell of the manifest's images is busybox.
+        reload = ["busybox", shell, flag, text, name, self.config.path, "0.2"]
         command = ["setpriv", "--no-new-privs", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
                    "sh", "-ec", script, "pod", *reload]
         return Pod(self.name, self.ports[self.name], command, self.home / "log", PASSWORD)
@@ -189,10 +190,10 @@ class Trio(unittest.TestCase):
         manifest = self.render("mesh", name)["Pod", f"meridian-{name}-test"]
         shell, flag, script, word, host, port, admin, role, password = manifest["spec"]["containers"][0]["command"]
         self.assertEqual((host, port, admin), (f"meridian-{name}", "6380", f"http://meridian-{name}-admin:9380"))
-        told = run(shell, flag, script, word, "127.0.0.1", pod.resp, f"http://127.0.0.1:{pod.admin}", role,
+        told = run("busybox", shell, flag, script, word, "127.0.0.1", pod.resp, f"http://127.0.0.1:{pod.admin}", role,
                    contained.root / password.lstrip("/"))
         self.assertIn('"ready":true', told.stdout.replace(" ", ""))
-        wrong = run(shell, flag, script, word, "127.0.0.1", pod.resp, f"http://127.0.0.1:{pod.admin}", role, "", check=False)
+        wrong = run("busybox", shell, flag, script, word, "127.0.0.1", pod.resp, f"http://127.0.0.1:{pod.admin}", role, "", check=False)
         self.assertNotEqual(wrong.returncode, 0, "without its password the test has to fail")
 
     def reloads(self, pods, contained):
