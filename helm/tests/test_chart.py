@@ -182,7 +182,7 @@ class Rendering(unittest.TestCase):
         self.assertGreater(spec["terminationGracePeriodSeconds"], 10)
 
     def test_memory_follows_memory_max(self):
-        for size, limit in (("64MiB", 256 + 80 + 96), ("2GiB", 256 + 80 + 3072), ("64GiB", 256 + 80 + 98304)):
+        for size, limit in (("64MiB", 512 + 80 + 128), ("2GiB", 512 + 80 + 4096), ("64GiB", 512 + 80 + 131072)):
             text = template("m", values_of("ring", "eu"), more={"config": {"store": {"memoryMax": size}}}).stdout
             proxy = next(pods(objects(text)))["containers"][0]
             self.assertEqual(proxy["resources"]["limits"]["memory"], f"{limit}Mi")
