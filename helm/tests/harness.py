@@ -136,11 +136,14 @@ class Region:
     def __init__(self, name, ports, command, log, password=None):
         self.name, self.password = name, password
         self.resp, self.link, self.admin = ports
-        self.log = pathlib.Path(log)
-        with open(self.log, "wb") as output:
-            self.process = subprocess.Popen([str(word) for word in command], stdout=output, stderr=output,
-                                            stdin=subprocess.DEVNULL, start_new_session=True)
+        self.command, self.log = [str(word) for word in command], pathlib.Path(log)
         self.db = redis.Redis(port=self.resp, password=password, decode_responses=True, socket_timeout=10)
+        self.start()
+
+    def start(self):
+        with open(self.log, "ab") as output:
+            self.process = subprocess.Popen(self.command, stdout=output, stderr=output,
+                                            stdin=subprocess.DEVNULL, start_new_session=True)
 
     def get(self, path):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=10) as answer:
@@ -198,7 +201,7 @@ def converged(regions):
 
 @contextlib.contextmanager
 def example_trio(shape, faults=True):
-    """Three processes from the configurations of examples/SHAPE, on ports of their own."""
+    """Three processes from the configurations of examples/SHAPE, on ports of their own, in `home` of each."""
     with directory() as home:
         ports = ports_of(NAMES)
         identities(home / "tls", NAMES)
@@ -214,6 +217,7 @@ def example_trio(shape, faults=True):
                 config.write_text(text)
                 command = [MERIDIAN, "serve", "--config", config]
                 regions[name] = Region(name, ports[name], command, home / f"{name}.log")
+                regions[name].home, regions[name].data = home, home / "data" / name
             yield linked(regions)
         finally:
             for region in regions.values():
