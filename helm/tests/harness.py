@@ -41,7 +41,7 @@ def wait_for(what, condition, deadline=DEADLINE):
             if found := condition():
                 return found
         except (OSError, redis.RedisError, urllib.error.URLError) as met:
-            error = met
+            error = repr(met)
         pause.wait(POLL)
     raise AssertionError(f"not within {deadline:.0f} s: {what}" + (f" (last error: {error})" if error else ""))
 
