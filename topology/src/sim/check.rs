@@ -6,7 +6,7 @@ use meridian_conflict::clock::{Dot, Hlc, Origin, VersionVector, covers};
 use meridian_conflict::digest::digest;
 use meridian_conflict::op::Op;
 
-use super::process::{Body, Disk, Objects};
+use super::process::{Body, Objects};
 use super::random::mix;
 
 /// What is known of all ops and clients over a whole run, crashes or not.
@@ -50,23 +50,12 @@ impl History {
         }
     }
 
-    /// A disk was replaced by an old copy: what was safe there alone is excused, and the clock may
-    /// start from the copy.
-    pub(super) fn restored(&mut self, region: usize, disk: &Disk, safe: impl Fn(&Dot) -> bool) {
-        let kept = disk.durable_vector();
-        self.acknowledged.retain(|(actor, counter)| {
-            let dot = Dot::new(*actor, *counter);
-            actor.region() != disk.origin.region() || covers(&kept, &dot) || safe(&dot)
-        });
-        self.clocks.remove(&region);
-    }
-
-    /// A region is gone for good: what was safe there alone is excused.
-    pub(super) fn buried(&mut self, safe: impl Fn(&Dot) -> bool) {
+    /// What was acknowledged and is not `safe` anywhere is no loss to blame anybody for.
+    pub(super) fn excuse(&mut self, safe: impl Fn(&Dot) -> bool) {
         self.acknowledged.retain(|(actor, counter)| safe(&Dot::new(*actor, *counter)));
     }
 
-    /// A region starts with nothing: its clock, too.
+    /// A region starts with nothing, or with an old copy: its clock, too.
     pub(super) fn begun_anew(&mut self, region: usize) {
         self.clocks.remove(&region);
     }

@@ -42,6 +42,11 @@ impl Connection {
         usize::from(self.ends[0] != node)
     }
 
+    /// From whom to whom a stream goes.
+    pub(super) fn direction(&self, stream: StreamId) -> (usize, usize) {
+        if stream.0 { (self.ends[0], self.ends[1]) } else { (self.ends[1], self.ends[0]) }
+    }
+
     /// Puts a payload on its way; returns when it arrives, never before its predecessors.
     pub(super) fn send(&mut self, stream: StreamId, payload: Payload, arrival: u64) -> u64 {
         let stream = self.streams.entry(stream).or_default();

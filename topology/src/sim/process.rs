@@ -50,12 +50,14 @@ impl Disk {
         Self { log: Vec::new(), durable: 0, store, origin, life: 0, clean: true, clock_bound: Hlc(0) }
     }
 
-    /// Power fails: any suffix of what was not synced is gone.
-    pub(super) fn crash(&mut self, written: usize, random: &mut Random) {
+    /// Power fails: any suffix of what was not synced is gone. Returns whether there was any.
+    pub(super) fn crash(&mut self, written: usize, random: &mut Random) -> bool {
         let kept = random.between(self.durable as u64, written.max(self.durable) as u64) as usize;
+        let lost = kept < self.log.len();
         self.log.truncate(kept);
         self.durable = kept;
         self.clean = false;
+        lost
     }
 
     pub(super) fn durable_vector(&self) -> VersionVector {

@@ -8,19 +8,9 @@ impl World<'_> {
         self.healed = true;
         self.report.healed_ms = self.now;
         self.cuts.retain(|_, until| *until == FOR_EVER);
-        self.events.retain(|_, event| {
-            !matches!(
-                event,
-                Event::Crash { .. }
-                    | Event::Cut { .. }
-                    | Event::Reset { .. }
-                    | Event::Step { .. }
-                    | Event::Client { .. }
-                    | Event::Fault(_)
-            )
-        });
+        self.noise.clear();
         for node in &mut self.nodes {
-            node.clock_offset = 0;
+            (node.clock_offset, node.full_until) = (0, 0);
         }
         self.at(self.now + 50, Event::Check);
         Ok(())

@@ -7,7 +7,7 @@ impl World<'_> {
     pub(super) fn change_topology(&mut self) -> Result<(), String> {
         let members = self.nodes.iter().filter(|node| !node.out).map(|node| node.name.clone());
         let members: Vec<RegionName> = members.collect();
-        let graph = Options::graph(&members, self.shape, &mut self.random)?;
+        let graph = self.shape.graph(&members, &mut self.random)?;
         self.note(|| format!("topology: {}", graph.shape()));
         self.rerouted = true;
         self.next_number += 1;
@@ -44,15 +44,11 @@ impl World<'_> {
         }
         self.note(|| format!("{node} joins"));
         if self.nodes[node].process.is_some() {
-            self.crash(node, false, false, Some(FOR_EVER))?;
+            self.crash(node, false, FOR_EVER)?;
         }
-        let incarnation = self.random.between(2, u64::from(u32::MAX)) as u32;
-        let life = self.wall(node).0;
-        let this = &mut self.nodes[node];
-        this.out = false;
-        this.disk = Disk::new(Origin::new(self.ids[node], incarnation));
-        this.disk.life = life;
-        self.history.begun_anew(node);
+        self.happens("join", true);
+        self.nodes[node].out = false;
+        self.empty(node);
         self.change_topology()?;
         // It starts with the topology it belongs to.
         if let Some((_, graph)) = self.graphs.last_key_value() {
@@ -67,6 +63,7 @@ impl World<'_> {
             return Ok(());
         }
         self.note(|| format!("{node} is removed"));
+        self.happens("leave", true);
         self.bury(node);
         self.change_topology()
     }
