@@ -16,18 +16,26 @@
 //! | held ops stay within their bound; on rings and stars none is held | each step |
 //! | nothing is said to be stable, or durable somewhere, that is not on those disks | now and then |
 //! | routes are as usual again unless something is broken for good, and all is stable | the end |
+//! | nothing is taken that a removed region wrote once all knew | each apply |
 //! | all regions have the same vector, the same full states, show the same | the end |
 //! | every acknowledged write is everywhere | the end |
-//! | a region's state is the fold of its log, and what recovery of its disk leads to | the end |
+//! | a region's state is what all ops lead to in another order, and what recovery of its disk does | the end |
 //!
 //! # What is modelled
 //!
-//! Connections: ordered streams each for itself, one-way delay with jitter, cuts one way or both,
-//! resets that lose what is on the way, second connections beside a living one. Disks: written and
-//! synced records, crashes that lose any suffix of what is not synced, store commits that copy rows
-//! one after the other while writes go on. Clocks: skew and steps. Processes: crashes, clean
-//! restarts, an old copy of the disk put back. Not yet: truncated logs and re-seeding, torn and
-//! flipped bytes (the log's own tests have those), wiped disks.
+//! Connections: ordered streams each for itself, one-way delay with jitter, lost packets that hold up
+//! what follows, cuts one way or both, resets that lose what is on the way, second connections beside a
+//! living one, links with little bandwidth; batches that come twice or out of order, which QUIC would
+//! never do. Disks: written and synced records, crashes that lose any suffix of what is not synced, store
+//! commits that copy rows one after the other while writes go on, disks that are full for a while, lost
+//! and put back to an old copy, logs that are truncated. Takeovers: by merge, in the forms and the order
+//! of production, cut anywhere, with ops going on at the donor. Clocks: skew and steps. Processes:
+//! crashes, clean restarts. Members: regions join, leave and come back as new; shapes change. Not here:
+//! torn and flipped bytes (the log's own tests have those), and the loss of a donor's disk while
+//! another shows part of its state.
+//!
+//! A failing run [`shrink`]s to few events and is written down as a [`Schedule`], which replays it
+//! whatever seeds stand for by then.
 //!
 //! [`Mutant`]s are planted in this harness, never in production code: a checker that does not find
 //! them is worth nothing.
@@ -46,6 +54,7 @@ mod process;
 mod random;
 mod report;
 mod schedule;
+mod seeding;
 mod shape;
 mod shrink;
 mod workload;

@@ -55,6 +55,11 @@ pub enum Fault {
         /// For how long, in milliseconds.
         ms: u64,
     },
+    /// A region drops from its log what its store has.
+    Truncate {
+        /// Which.
+        node: usize,
+    },
     /// Nothing passes from one region to another.
     Cut {
         /// From where.
@@ -128,6 +133,7 @@ impl Fault {
             | Self::Restore { node, .. }
             | Self::Wipe { node, .. }
             | Self::Full { node, .. }
+            | Self::Truncate { node }
             | Self::Step { node, .. }
             | Self::Write { node, .. }
             | Self::Join { node }
@@ -169,6 +175,7 @@ impl Fault {
             "restore" => Self::Restore { node: node?, ms: number(1)? },
             "wipe" => Self::Wipe { node: node?, ms: number(1)? },
             "full" => Self::Full { node: node?, ms: number(1)? },
+            "truncate" => Self::Truncate { node: node? },
             "cut" => Self::Cut { from: node?, to: place(1)?, ms: number(2) },
             "noise" => Self::Noise { from: node?, to: place(1)?, ms: number(2)? },
             "reset" => Self::Reset { pick: number(0)? },
@@ -194,6 +201,7 @@ impl fmt::Display for Fault {
             Self::Restore { node, ms } => write!(f, "restore {node} {ms}"),
             Self::Wipe { node, ms } => write!(f, "wipe {node} {ms}"),
             Self::Full { node, ms } => write!(f, "full {node} {ms}"),
+            Self::Truncate { node } => write!(f, "truncate {node}"),
             Self::Cut { from, to, ms: Some(ms) } => write!(f, "cut {from} {to} {ms}"),
             Self::Cut { from, to, ms: None } => write!(f, "cut {from} {to}"),
             Self::Noise { from, to, ms } => write!(f, "noise {from} {to} {ms}"),

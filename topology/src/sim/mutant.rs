@@ -51,13 +51,23 @@ pub enum Mutant {
     RowsOfApplied,
     /// A dead region is waited for for ever.
     FenceNever,
+    /// Nobody says through whom he gets a region's ops: two can wait for each other.
+    RouteLoop,
+    /// One member does not hear that another was removed.
+    RemovalIgnored,
+    /// A takeover replaces what is there.
+    SeedNotMerged,
+    /// What a takeover brings is counted as applied before it is there.
+    VectorBeforeState,
+    /// A log is taken to reach back over what a takeover has jumped.
+    FloorIgnored,
     /// A region tells a later clock than it will stamp with.
     ClockToldAhead,
 }
 
 impl Mutant {
     /// All that have to be found.
-    pub const ALL: [Mutant; 24] = [
+    pub const ALL: [Mutant; 29] = [
         Mutant::NoDedupe,
         Mutant::NoCausalGate,
         Mutant::AcknowledgeBeforeDurable,
@@ -81,6 +91,11 @@ impl Mutant {
         Mutant::StableIgnoresOne,
         Mutant::RowsOfApplied,
         Mutant::FenceNever,
+        Mutant::RouteLoop,
+        Mutant::RemovalIgnored,
+        Mutant::SeedNotMerged,
+        Mutant::VectorBeforeState,
+        Mutant::FloorIgnored,
         Mutant::ClockToldAhead,
     ];
 }

@@ -10,6 +10,12 @@ pub(super) enum Payload {
     Connected,
     Control(Vec<u8>),
     Batch(Vec<u8>),
+    /// A takeover is asked for.
+    SeedRequest(Vec<u8>),
+    /// What a donor sends.
+    SeedRows(Vec<u8>),
+    /// The donor's log is not needed any more.
+    SeedDone,
 }
 
 /// A stream within a connection: sent by the dialler or not, and its number (0 is control).

@@ -62,6 +62,8 @@ pub struct Options {
     pub wipes: u64,
     /// Disks that are full for a while.
     pub full_disks: u64,
+    /// Times at which logs are truncated, some at all regions.
+    pub truncations: u64,
     /// Bound on held ops.
     pub pending_bytes_max: usize,
     /// After this silence a member is fenced.
@@ -106,6 +108,7 @@ impl Options {
             noises: if random.percent(25) { up_to(random, 3) } else { 0 },
             wipes: u64::from(!calm && random.percent(12)),
             full_disks: u64::from(!calm && random.percent(12)),
+            truncations: if random.percent(30) { up_to(random, 3) } else { 0 },
             pending_bytes_max: if random.percent(25) { 2_000 } else { 1 << 20 },
             narrow: if !calm && random.percent(8) { vec![Self::narrow(regions, random)] } else { Vec::new() },
             lease_ms: [8_000, 20_000, 600_000][random.index(3)],
@@ -188,6 +191,14 @@ impl Options {
             let (at, node, ms) = (random.below(span), random.index(n), random.between(50, 2_000));
             events.push((at, Fault::Full { node, ms }));
         }
+        if self.truncations > 0 {
+            self.late_faults(random, span, &mut events);
+        }
+        for _ in 0..std::mem::take(&mut self.truncations) {
+            let (at, node, all) = (random.below(span + 200), random.index(n), random.percent(60));
+            let which = if all { 0..n } else { node..node + 1 };
+            events.extend(which.map(|node| (at, Fault::Truncate { node })));
+        }
         if std::mem::take(&mut self.restore) {
             let (at, node) = (random.between(30, span / 2), random.index(n));
             events.push((at, Fault::BackUp { node }));
@@ -198,6 +209,22 @@ impl Options {
         events.sort_by_key(|(at, _)| *at);
         self.script = events;
         self
+    }
+
+    /// What happens while regions that lack what was truncated take over from others.
+    fn late_faults(&self, random: &mut Random, span: u64, events: &mut Vec<(u64, Fault)>) {
+        for _ in 0..random.between(2, 10) {
+            let (at, node, other) =
+                (random.between(span, span + 4_000), random.index(self.regions), random.index(self.regions));
+            let fault = match random.below(6) {
+                0 => Fault::Reset { pick: random.below(1_000) },
+                1 => Fault::Down { node, ms: Some(random.between(1, 400)) },
+                2 => Fault::Cut { from: node, to: other, ms: Some(random.between(20, 1_000)) },
+                3 => Fault::Truncate { node },
+                _ => Fault::Command { node, pick: random.below(100_000) },
+            };
+            events.push((at, fault));
+        }
     }
 
     /// Commands of clients, each region's at its own pace.
@@ -280,6 +307,7 @@ impl Options {
             noises: 0,
             wipes: 0,
             full_disks: 0,
+            truncations: 0,
             pending_bytes_max: 1 << 20,
             narrow: Vec::new(),
             lease_ms: 20_000,
@@ -293,7 +321,10 @@ impl Options {
         matches!(self.shape, Shape::Ring | Shape::Star | Shape::StandbyStar)
             && self.sync == Sync::Always
             && self.script.iter().all(|(_, fault)| {
-                !matches!(fault, Fault::Restore { .. } | Fault::Wipe { .. } | Fault::Noise { .. })
+                !matches!(
+                    fault,
+                    Fault::Restore { .. } | Fault::Wipe { .. } | Fault::Noise { .. } | Fault::Truncate { .. }
+                )
             })
     }
 

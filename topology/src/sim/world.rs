@@ -1,9 +1,11 @@
 //! Regions, links, clients and faults in virtual time.
 
+mod donor;
 mod ending;
 mod faults;
 mod life;
 mod membership;
+mod seeding;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -14,7 +16,7 @@ use meridian_conflict::op::{Header, Op};
 use super::check::{History, same};
 use super::network::{Connection, Payload, StreamId};
 use super::options::{Options, Sync};
-use super::process::{Body, CLOCK_AHEAD_MS, Disk, Process, Running, recover};
+use super::process::{Body, CLOCK_AHEAD_MS, Disk, Key, Process, Running, recover};
 use super::random::{Random, mix};
 use super::workload::command;
 use super::{Failure, Fault, Mutant, Report, Schedule, Shape};
@@ -46,7 +48,10 @@ const BATCH_OPS: usize = 16;
 enum Event {
     Arrive { connection: u64, stream: StreamId },
     Echo { number: u64 },
+    Consider { node: usize, generation: u64 },
+    Donate { node: usize, generation: u64, session: u64 },
     Lost { node: usize, connection: u64 },
+    Ended { node: usize, connection: u64 },
     Dial { node: usize, peer: usize, generation: u64 },
     Pump { node: usize, generation: u64 },
     Fault(Fault),
@@ -76,6 +81,8 @@ struct Node {
     restored: bool,
     process: Option<Process>,
     clock_offset: i64,
+    /// From when on every member knows that it is removed.
+    removed_at: Option<u64>,
     /// Until when the disk takes no writes.
     full_until: u64,
     delays: Vec<u64>,
@@ -165,6 +172,7 @@ impl<'a> World<'a> {
                 backup: None,
                 restored: false,
                 process: None,
+                removed_at: None,
                 full_until: 0,
                 clock_offset: random.between(0, 2 * options.skew_ms) as i64 - options.skew_ms as i64,
                 delays: (0..options.regions)
@@ -284,6 +292,14 @@ impl<'a> World<'a> {
         match event {
             Event::Arrive { connection, stream } => self.arrive(connection, stream),
             Event::Echo { number } => self.echo(number),
+            Event::Consider { node, generation } => {
+                if self.running(node, generation).is_some() {
+                    self.consider_takeover(node);
+                }
+                Ok(())
+            }
+            Event::Donate { node, generation, session } => self.donate(node, generation, session),
+            Event::Ended { node, connection } => self.ended(node, connection),
             Event::Lost { node, connection } => self.lost(node, connection),
             Event::Dial { node, peer, generation } => self.dial(node, peer, generation),
             Event::Pump { node, generation } => match self.running(node, generation) {

@@ -9,6 +9,7 @@ impl World<'_> {
                 // A removed region goes on serving clients, whom nobody promises anything.
                 return self.write(node, pick).map(|_| ());
             }
+            Fault::Down { node, ms: None } if self.is_shown_by(node) => {}
             Fault::Down { node, ms } => {
                 self.happens("power failure", self.nodes[node].process.is_some());
                 self.crash(node, false, ms.unwrap_or(FOR_EVER))?;
@@ -35,6 +36,7 @@ impl World<'_> {
                 *until = (*until).max(self.now + ms);
                 self.note(|| format!("disk of {node} is full"));
             }
+            Fault::Truncate { node } => self.truncate(node),
             Fault::Cut { from, to, ms } => {
                 let back = self.is_cut(to, from);
                 self.happens(if back { "cut both ways" } else { "cut one way" }, from != to);
@@ -138,8 +140,35 @@ impl World<'_> {
         self.excuse_lost();
     }
 
+    /// Whether another region shows in part what this one has. What it alone has must not be lost then: the
+    /// other could never come to a state that was.
+    pub(super) fn is_shown_by(&self, node: usize) -> bool {
+        self.nodes.iter().enumerate().any(|(other, n)| other != node && n.disk.stage.is_some())
+    }
+
+    /// The log goes as far as the store, or somebody who takes over, allows.
+    fn truncate(&mut self, node: usize) {
+        let this = &mut self.nodes[node];
+        let pinned = this.process.as_ref().and_then(|process| process.takeover.least_pin());
+        let upto = this.disk.store.at.min(this.disk.durable).min(pinned.unwrap_or(usize::MAX));
+        if upto <= this.disk.start {
+            return;
+        }
+        this.disk.start = upto;
+        let lost = this.disk.lost(self.mutant);
+        let Some(process) = &mut this.process else { return };
+        process.replica.handle_truncated(lost);
+        let short = process.feeds.iter().filter(|(_, running)| running.at < upto);
+        let short: Vec<u64> = short.map(|((_, session), _)| *session).collect();
+        self.note(|| format!("log of {node} is truncated"));
+        self.happens("truncated log", true);
+        // Who is in the middle of what is gone begins anew.
+        short.into_iter().for_each(|session| self.end_session(node, session));
+    }
+
     fn restore(&mut self, node: usize, ms: u64) -> Result<(), String> {
-        if self.nodes[node].backup.is_none() || self.nodes[node].process.is_none() || self.nodes[node].out {
+        let there = self.nodes[node].backup.is_some() && self.nodes[node].process.is_some();
+        if !there || self.nodes[node].out || self.is_shown_by(node) {
             return Ok(());
         }
         self.crash(node, false, ms)?;
@@ -155,7 +184,7 @@ impl World<'_> {
     }
 
     fn wipe(&mut self, node: usize, ms: u64) -> Result<(), String> {
-        if self.nodes[node].process.is_none() || self.nodes[node].out {
+        if self.nodes[node].process.is_none() || self.nodes[node].out || self.is_shown_by(node) {
             return Ok(());
         }
         self.crash(node, false, ms)?;

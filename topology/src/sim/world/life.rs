@@ -27,7 +27,8 @@ impl World<'_> {
             lease_ms: if self.mutant == Mutant::FenceNever { FOR_EVER } else { self.options.lease_ms },
             ..Settings::new("sim", &this.name, boot)
         };
-        let replica = Replica::new(settings, graph, this.disk.origin, sequencer.applied().clone());
+        let mut replica = Replica::new(settings, graph, this.disk.origin, sequencer.applied().clone());
+        replica.handle_truncated(this.disk.lost(self.mutant));
         let generation = self.next_number;
         let mut process = Process::start(generation, &mut this.disk, sequencer, objects, replica);
         raise_all(&mut this.ever_durable, &process.durable_vector);
@@ -46,7 +47,7 @@ impl World<'_> {
         let this = &mut self.nodes[node];
         let Some(process) = &mut this.process else { return Ok(false) };
         process.serving |= process.replica.unconfirmed().next().is_none();
-        if !process.serving || full {
+        if !process.serving || full || process.takeover.stage.is_some() {
             return Ok(false);
         }
         if std::mem::take(&mut this.restored) {
@@ -66,6 +67,9 @@ impl World<'_> {
         process.apply_local(&mut this.disk, header, &body, self.mutant)?;
         if self.mutant == Mutant::AcknowledgeBeforeDurable && self.options.sync == Sync::Always {
             self.history.acknowledge(&dot);
+        }
+        if self.nodes[node].removed_at.is_some_and(|at| at < self.now) {
+            self.history.written_outside(&dot);
         }
         self.report.ops += 1;
         self.fingerprint(hlc.0 ^ dot.counter);
@@ -139,6 +143,7 @@ impl World<'_> {
         if more {
             self.appended(node);
         }
+        self.end_loading(node);
         self.pump(node)?;
         self.drain(node)
     }
@@ -169,7 +174,9 @@ impl World<'_> {
         let Some(process) = self.running(node, generation) else { return Ok(()) };
         process.tell_local(mutant);
         process.replica.handle_timeout(now, wall);
-        self.drain(node)
+        self.drain(node)?;
+        self.consider_takeover(node);
+        Ok(())
     }
 
     /// Carries out what the replica wants.
@@ -191,8 +198,9 @@ impl World<'_> {
                             feed.offer(&Header { dot, hlc: Default::default(), deps: Default::default() });
                         });
                     }
+                    let at = self.nodes[node].disk.start;
                     if let Some(process) = &mut self.nodes[node].process {
-                        process.feeds.insert((peer, session), Running { subscription, feed, at: 0 });
+                        process.feeds.insert((peer, session), Running { subscription, feed, at });
                     }
                     self.pump(node)?;
                 }
@@ -212,7 +220,10 @@ impl World<'_> {
                 Effect::TakeNewIncarnation(amnesia) => self.reincarnate(node, &format!("{amnesia:?}")),
                 Effect::Notice(notice) => {
                     match notice {
-                        Notice::Held { .. } => self.report.holds += 1,
+                        Notice::Held { peer, hold } => {
+                            self.report.holds += 1;
+                            self.refused(node, peer, hold);
+                        }
                         Notice::Fenced { .. } => self.report.fenced += 1,
                         Notice::Unfenced { .. } => self.report.unfenced += 1,
                         Notice::Rerouted(_) => {
@@ -277,6 +288,9 @@ impl World<'_> {
             op.header = header.clone();
         }
         self.history.register(&op)?;
+        if self.history.is_outside(&op.header.dot) && !self.nodes[node].out {
+            return Err(format!("region {node} takes an op that a removed region wrote later"));
+        }
         self.fingerprint(mix(key.0.0 ^ key.1) ^ node as u64);
         self.note(|| format!("apply {:?} at {node}", op.header.dot));
         let this = &mut self.nodes[node];

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Members load another topology within this time.
+const RELOAD_MS: u64 = 500;
+
 impl World<'_> {
     /// Members load the topology of now, each in its own time.
     pub(super) fn change_topology(&mut self) -> Result<(), String> {
@@ -15,7 +18,7 @@ impl World<'_> {
         self.graphs.insert(number, graph);
         for node in 0..self.nodes.len() {
             if !self.nodes[node].out {
-                self.after(1, 500, Event::Reload { node, graph: number });
+                self.after(1, RELOAD_MS, Event::Reload { node, graph: number });
             }
         }
         Ok(())
@@ -26,7 +29,8 @@ impl World<'_> {
         let Some(graph) = self.graphs.get(&number).cloned() else { return Ok(()) };
         let now = MonoMs(self.now);
         let this = &mut self.nodes[node];
-        if this.out {
+        let leaves = this.graph.members().iter().any(|member| !graph.members().contains(member));
+        if this.out || (node == 0 && leaves && self.mutant == Mutant::RemovalIgnored) {
             return Ok(());
         }
         this.graph = graph.clone();
@@ -47,7 +51,7 @@ impl World<'_> {
             self.crash(node, false, FOR_EVER)?;
         }
         self.happens("join", true);
-        self.nodes[node].out = false;
+        (self.nodes[node].out, self.nodes[node].removed_at) = (false, None);
         self.empty(node);
         self.change_topology()?;
         // It starts with the topology it belongs to.
@@ -59,10 +63,11 @@ impl World<'_> {
 
     /// A region is removed, and does not know. What it alone has is lost with it.
     pub(super) fn leave(&mut self, node: usize) -> Result<(), String> {
-        if self.nodes[node].out {
+        if self.nodes[node].out || self.is_shown_by(node) {
             return Ok(());
         }
         self.note(|| format!("{node} is removed"));
+        self.nodes[node].removed_at = Some(self.now + RELOAD_MS);
         self.happens("leave", true);
         self.bury(node);
         self.change_topology()

@@ -182,8 +182,14 @@ impl World<'_> {
                 let ops = self.decode(to, &bytes)?;
                 let Some(process) = &mut self.nodes[to].process else { return Ok(()) };
                 process.tell_local(self.mutant);
-                process.replica.handle_batch(now, wall, peer, number, stream.1, ops);
+                // While it merges nothing else is applied; what is left unheard comes again.
+                if !process.takeover.is_running() {
+                    process.replica.handle_batch(now, wall, peer, number, stream.1, ops);
+                }
             }
+            Payload::SeedRequest(bytes) => self.asked(to, from, number, &bytes)?,
+            Payload::SeedRows(bytes) => self.take_rows(to, number, &bytes)?,
+            Payload::SeedDone => self.donated(to, number),
         }
         self.drain(to)
     }
@@ -192,6 +198,7 @@ impl World<'_> {
     fn spoil(&mut self, node: usize, from: usize, control: &mut Control) {
         let first = self.ids[0];
         match (self.mutant, control) {
+            (Mutant::RouteLoop, Control::Heartbeat(heartbeat)) => heartbeat.via.fill(0),
             (Mutant::GradientOff, Control::Heartbeat(heartbeat)) => heartbeat.applied = VersionVector::new(),
             (Mutant::NoReturn, Control::Heartbeat(heartbeat)) => heartbeat.via.fill(u128::MAX),
             (Mutant::RowsNotRelayed, Control::Stability { rows }) => {
@@ -306,6 +313,18 @@ impl World<'_> {
         self.at(noticed, Event::Lost { node: other, connection: number });
     }
 
+    /// `node` has ended its side itself: its replica is told.
+    pub(super) fn ended(&mut self, node: usize, number: u64) -> Result<(), String> {
+        let Some(connection) = self.connections.get(&number) else { return Ok(()) };
+        let peer = self.ids[connection.ends[1 - connection.side(node)]];
+        let now = MonoMs(self.now);
+        self.seed_stream_lost(node, number)?;
+        if let Some(process) = &mut self.nodes[node].process {
+            process.replica.handle_disconnected(now, peer, number);
+        }
+        self.drain(node)
+    }
+
     pub(super) fn lost(&mut self, node: usize, number: u64) -> Result<(), String> {
         let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
         let side = connection.side(node);
@@ -314,6 +333,7 @@ impl World<'_> {
         if connection.open == [false, false] {
             self.connections.remove(&number);
         }
+        self.seed_stream_lost(node, number)?;
         if open && let Some(process) = &mut self.nodes[node].process {
             process.replica.handle_disconnected(now, peer, number);
         }
