@@ -356,6 +356,28 @@ fn an_op_whose_deps_nobody_has_any_more_is_not_held_for_ever() {
     assert!(subscription(&drain(&mut eu)).is_some());
 }
 
+/// The giver may have been alone in having what the op depends on, and need not come back.
+#[test]
+fn an_op_that_waits_is_fetched_again_when_its_giver_is_gone_or_has_left() {
+    for leaves in [false, true] {
+        let mut replica = replica("a", &["b", "c"]);
+        let (id_of_feed, _) = subscription(&greet(&mut replica, "b", 1, hello("b", 5))).unwrap();
+        greet(&mut replica, "c", 2, hello("c", 6));
+        replica.handle_batch(NOW, WALL, id("b"), 1, id_of_feed, [op("b", 1, &[("c", 9)])]);
+        assert_eq!(replica.delivery().pending_ops(), 1);
+        if leaves {
+            replica.handle_disconnected(NOW, id("b"), 1);
+            replica.handle_topology(NOW, mesh(&["a", "c"]));
+        } else {
+            replica.handle_disconnected(NOW, id("b"), 1);
+        }
+        replica.handle_timeout(NOW.after(29_999), WALL);
+        assert_eq!(replica.delivery().pending_ops(), 1, "it may still come");
+        replica.handle_timeout(NOW.after(30_000), WALL);
+        assert_eq!(replica.delivery().pending_ops(), 0);
+    }
+}
+
 #[test]
 fn any_member_is_let_in_and_served_and_strangers_are_not() {
     let order: Vec<RegionName> = ["ap", "eu", "us", "za"].map(name).to_vec();
