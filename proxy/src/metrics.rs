@@ -238,6 +238,19 @@ impl Metrics {
         self.conflict_window.observe(window as f64 / 1e3);
     }
 
+    /// Shows no figures of a link any more that was taken down in order, as those for healing are: a link
+    /// that is down would call for somebody.
+    pub fn forget_peer(&self, peer: &str) {
+        let label = [peer];
+        // Fails where a figure was never shown.
+        for gauges in [&self.link_up, &self.unacked_ops, &self.unacked_bytes] {
+            let _ = gauges.remove_label_values(&label);
+        }
+        for gauges in [&self.link_rtt, &self.peer_clock_skew] {
+            let _ = gauges.remove_label_values(&label);
+        }
+    }
+
     /// Conflicts counted so far, over all labels.
     pub fn conflicts_total(&self) -> u64 {
         self.conflict_children.lock().values().map(IntCounter::get).sum()

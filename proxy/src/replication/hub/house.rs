@@ -127,7 +127,7 @@ impl Hub {
         self.states.lock().retain(|name, _| {
             let stays = names.contains(name);
             if !stays {
-                self.region.metrics().link_up.with_label_values(&[name.as_str()]).set(0);
+                self.region.metrics().forget_peer(name);
             }
             stays
         });
