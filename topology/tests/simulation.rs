@@ -33,6 +33,7 @@ fn schedules_with_faults_converge_second_half() {
 
 /// Every schedule that ever found a bug, shrunk, for ever. Each says what it found.
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the schedules are files")]
 fn schedules_that_found_bugs_hold() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/regressions");
     let mut found = 0;
@@ -422,6 +423,24 @@ fn a_removed_regions_ops_die_out_and_it_is_kept_out_until_it_joins_as_new() {
             script.extend([(4_000, Fault::Join { node: 1 }), (8_000, write(1)), (8_000, write(2))]);
             let options = Options { script, ..options };
             run_with(seed, options, Mutant::None, None).unwrap_or_else(|failure| panic!("{failure}"));
+        }
+    }
+}
+
+/// The logs of all others have lost what a region lacks that was cut off, and wrote meanwhile.
+#[test]
+fn j3_a_region_past_all_logs_takes_over_by_merge_and_its_own_writes_survive() {
+    for shape in Shape::ALL {
+        for seed in 0..5 {
+            let links =
+                [0, 1, 3].map(|other| (other, 2)).into_iter().chain([0, 1, 3].map(|other| (2, other)));
+            let mut script: Vec<_> = links.map(|(from, to)| (100, cut(from, to, Some(6_000)))).collect();
+            script.extend([0, 1, 2, 3].map(|node| (1_000, Fault::Write { node, ops: 10 })));
+            script.extend([0, 1, 3].map(|node| (5_000, Fault::Truncate { node })));
+            script.push((7_000, write(2)));
+            let options = Options { commands: 60, script, ..Options::calm(4, shape) };
+            let report = run_with(seed, options, Mutant::None, None).unwrap_or_else(|failure| tell(failure));
+            assert!(report.happened.get("takeover").is_some_and(|times| *times > 0), "{shape:?}: {report:?}");
         }
     }
 }

@@ -79,7 +79,8 @@ pub enum Fault {
         /// For how long, in milliseconds.
         ms: u64,
     },
-    /// A connection breaks, with loss of what is on the way; which one follows from a number.
+    /// A connection breaks, with loss of what is on the way; which one follows from a number, among those
+    /// that carry a takeover if any does.
     Reset {
         /// The number.
         pick: u64,

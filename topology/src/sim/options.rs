@@ -216,8 +216,8 @@ impl Options {
         for _ in 0..random.between(2, 10) {
             let (at, node, other) =
                 (random.between(span, span + 4_000), random.index(self.regions), random.index(self.regions));
-            let fault = match random.below(6) {
-                0 => Fault::Reset { pick: random.below(1_000) },
+            let fault = match random.below(8) {
+                0 | 4 | 5 => Fault::Reset { pick: random.below(1_000) },
                 1 => Fault::Down { node, ms: Some(random.between(1, 400)) },
                 2 => Fault::Cut { from: node, to: other, ms: Some(random.between(20, 1_000)) },
                 3 => Fault::Truncate { node },

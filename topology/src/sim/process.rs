@@ -46,7 +46,7 @@ pub(super) struct Disk {
     /// Records before this one were dropped: nothing but the bookkeeping of the simulator reads them.
     pub(super) start: usize,
     /// Takeovers: what was adopted between the records, by the number of the one that follows.
-    pub(super) jumps: BTreeMap<usize, Position>,
+    pub(super) jumps: BTreeMap<usize, Vec<Position>>,
     /// What the log has jumped over.
     pub(super) floor: VersionVector,
     /// Where a takeover stands.
@@ -74,7 +74,7 @@ impl Disk {
     /// What the first `end` records and the takeovers among them include.
     pub(super) fn vector_at(&self, end: usize) -> VersionVector {
         let mut vector: VersionVector = self.log.iter().take(end).map(|op| op.header.dot).collect();
-        for dot in self.jumps.range(..=end).flat_map(|(_, position)| position.applied.iter()) {
+        for dot in self.jumps.range(..=end).flat_map(|(_, jumps)| jumps).flat_map(|p| p.applied.iter()) {
             raise(&mut vector, *dot.actor, dot.counter);
         }
         vector
@@ -143,38 +143,6 @@ pub(super) struct Process {
     pub(super) takeover: Takeover,
 }
 
-/// What ops lead to, in another order than any region's: origin by origin, as far as their deps allow.
-pub(super) fn fold<'a>(
-    op: impl Fn(Origin, u64) -> Option<&'a Op<Body>>,
-    upto: &VersionVector,
-) -> Result<Objects, String> {
-    let mut sequencer = Sequencer::recover(Origin(0), Position::default());
-    let mut objects = Objects::new();
-    let origins: Vec<Origin> = upto.iter().map(|dot| *dot.actor).collect();
-    while sequencer.applied() != upto {
-        let mut moved = false;
-        for origin in &origins {
-            while sequencer.applied().get(origin) < upto.get(origin) {
-                let next = sequencer.applied().get(origin) + 1;
-                let op = op(*origin, next).ok_or(format!("op {next} of {origin} was never written"))?;
-                let mut deps = op.header.deps.iter();
-                if !deps.all(|(o, s)| o == origin || sequencer.applied().get(o) >= *s) {
-                    break;
-                }
-                if let Some(deps) = sequencer.replay(&op.header).map_err(|e| format!("fold: {e}"))? {
-                    let seen = Seen::Vector { deps, dot: op.header.dot };
-                    apply(&mut objects, &op.header, &op.body, seen, false, Origin(0), |_| {})?;
-                }
-                moved = true;
-            }
-        }
-        if !moved {
-            return Err("ops depend on each other in a circle".into());
-        }
-    }
-    Ok(objects)
-}
-
 /// The state that a disk stands for.
 pub(super) fn recover(disk: &Disk, mutant: Mutant) -> Result<(Sequencer, Objects), String> {
     let mut position = disk.store.position.clone();
@@ -187,9 +155,9 @@ pub(super) fn recover(disk: &Disk, mutant: Mutant) -> Result<(Sequencer, Objects
     let mut sequencer = Sequencer::recover(disk.origin, position);
     let mut objects = disk.store.rows.clone();
     sequencer.raise_floor(&disk.floor);
-    let adopt = |sequencer: &mut Sequencer, at: usize| match disk.jumps.get(&at) {
-        Some(position) => sequencer.adopt(position).map_err(|e| format!("replay: {e}")),
-        None => Ok(()),
+    let adopt = |sequencer: &mut Sequencer, at: usize| {
+        let mut jumps = disk.jumps.get(&at).into_iter().flatten();
+        jumps.try_for_each(|position| sequencer.adopt(position)).map_err(|e| format!("replay: {e}"))
     };
     for (at, op) in disk.log.iter().enumerate().skip(disk.store.at) {
         adopt(&mut sequencer, at)?;
@@ -217,7 +185,7 @@ pub(super) fn recover(disk: &Disk, mutant: Mutant) -> Result<(Sequencer, Objects
     Ok((sequencer, objects))
 }
 
-fn apply(
+pub(super) fn apply(
     objects: &mut Objects,
     header: &Header,
     body: &[u8],

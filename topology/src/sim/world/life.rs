@@ -212,7 +212,10 @@ impl World<'_> {
                 }
                 Effect::CloseLink { reason: CloseReason::Unneeded, .. }
                     if self.mutant == Mutant::LinksKept => {}
-                Effect::CloseLink { session, .. } => self.close_side(node, session, 5),
+                Effect::CloseLink { session, .. } => {
+                    self.close_side(node, session, 5);
+                    self.seed_stream_lost(node, session)?;
+                }
                 Effect::Dial { peer }
                     if self.mutant == Mutant::DialsIgnored && !self.are_neighbours(node, peer) => {}
                 Effect::Dial { peer } => self.wanted(node, peer, true),

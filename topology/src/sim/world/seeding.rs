@@ -283,7 +283,7 @@ impl World<'_> {
         let this = &mut self.nodes[node];
         let Some(process) = &mut this.process else { return Ok(()) };
         process.sequencer.adopt(begin).map_err(|e| e.to_string())?;
-        this.disk.jumps.insert(this.disk.log.len(), begin.clone());
+        this.disk.jumps.entry(this.disk.log.len()).or_default().push(begin.clone());
         this.disk.floor = process.sequencer.floor().clone();
         raise_all(&mut process.durable_vector, &begin.applied);
         raise_all(&mut this.ever_durable, &begin.applied);

@@ -341,10 +341,18 @@ impl World<'_> {
     }
 
     pub(super) fn reset(&mut self, pick: u64, double: bool) -> Result<(), String> {
-        let count = self.connections.len() as u64;
-        let at = pick.checked_rem(count).unwrap_or(0) as usize;
-        let Some((number, connection)) = self.connections.iter().nth(at) else { return Ok(()) };
-        let (number, ends) = (*number, connection.ends);
+        // One that carries a takeover, if there is any: they are few, and a cut there is worth most.
+        let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        let carrying = processes.filter_map(|process| process.takeover.stream);
+        let mut numbers: Vec<u64> = carrying.filter(|number| self.connections.contains_key(number)).collect();
+        if numbers.is_empty() {
+            numbers.extend(self.connections.keys());
+        }
+        let at = pick.checked_rem(numbers.len() as u64).unwrap_or(0) as usize;
+        let Some(number) = numbers.get(at).copied() else { return Ok(()) };
+        let Some(ends) = self.connections.get(&number).map(|connection| connection.ends) else {
+            return Ok(());
+        };
         if double {
             self.happens("second connection", true);
             // The old connection still looks alive: the new one has to replace it.
