@@ -12,6 +12,7 @@ use prometheus::{
 
 use crate::command::Family;
 use crate::keyspace::locked::PlacedConflict;
+use crate::link::close::CloseReason;
 
 /// What every name begins with.
 const PREFIX: &str = "meridian";
@@ -209,7 +210,7 @@ impl Metrics {
             cert_expiry: build.float_gauge("cert_expiry_seconds", "Until this region's certificate ends.")?,
             link_refusals: build.counters(
                 "link_refusals_total",
-                "Connections from others refused.",
+                "Connections refused because of who the other side is or what it speaks, by either side.",
                 &["reason"],
             )?,
             client_errors: build.counters(
@@ -236,6 +237,11 @@ impl Metrics {
         children.entry(labels).or_insert_with(|| self.conflicts.with_label_values(&labels)).inc();
         let window = conflict.arrived.hlc.ms().abs_diff(conflict.rival.hlc.ms());
         self.conflict_window.observe(window as f64 / 1e3);
+    }
+
+    /// Counts a connection that was refused, here or by the peer.
+    pub fn refused_link(&self, reason: CloseReason) {
+        self.link_refusals.with_label_values(&[&format!("{reason:?}")]).inc();
     }
 
     /// Conflicts counted so far, over all labels.
