@@ -63,6 +63,14 @@ pub struct Metrics {
     pub gc_blocked_by: IntGaugeVec,
     /// `seconds_until_reseed{peer}`.
     pub seconds_until_reseed: IntGaugeVec,
+    /// `loading`.
+    pub loading: IntGauge,
+    /// `seed_keys{state}`.
+    pub seed_keys: IntGaugeVec,
+    /// `seed_ranges{state}`.
+    pub seed_ranges: IntGaugeVec,
+    /// `seed_bytes_total{direction}`.
+    pub seed_bytes: IntCounterVec,
     /// `reroutes_total{origin}`.
     pub reroutes: IntCounterVec,
     /// `route{origin,peer}`.
@@ -174,6 +182,22 @@ impl Metrics {
                 "seconds_until_reseed",
                 "Until a region that is not heard of is fenced, or the log has no room for what it lacks.",
                 &["peer"],
+            )?,
+            loading: build.gauge("loading", "Whether another region's state is being taken over.")?,
+            seed_keys: build.gauges(
+                "seed_keys",
+                "Keys of the state being taken over: merged so far, and about how many there are.",
+                &["state"],
+            )?,
+            seed_ranges: build.gauges(
+                "seed_ranges",
+                "Ranges of keys of the state being taken over: merged so far, and how many there are.",
+                &["state"],
+            )?,
+            seed_bytes: build.counters(
+                "seed_bytes_total",
+                "Bytes of states taken over and given, as they travelled.",
+                &["direction"],
             )?,
             reroutes: build.counters(
                 "reroutes_total",

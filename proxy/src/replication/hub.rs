@@ -137,6 +137,7 @@ pub(super) async fn run(
             _ = housekeeping.tick() => {
                 hub.keep_house();
                 hub.consider_reseeding();
+                hub.give_up_what_is_lost().await;
             }
             // The sender lives as long as the region.
             Ok(()) = membership.changed() => {

@@ -377,10 +377,11 @@ async fn accept_streams(
 
 /// Gives this region's state to the peer whenever it asks, one time after the other.
 async fn accept_seeds(connection: quinn::Connection, peer: RegionId, region: Arc<Region>) {
+    let pace = seed::Pace::of(&region.settings().seed);
     while let Ok((send, receive)) = connection.accept_bi().await {
         tracing::info!(peer = format!("{:08x}", peer.0), "giving our state to a peer");
         let _ = send.set_priority(SEED_PRIORITY);
-        match seed::donor::donate(&region, peer, seed::Pace::default(), receive, send).await {
+        match seed::donor::donate(&region, peer, pace, receive, send).await {
             Ok(()) => tracing::info!(peer = format!("{:08x}", peer.0), "gave our state to a peer"),
             Err(error) => tracing::warn!(%error, "giving our state to a peer broke off"),
         }
