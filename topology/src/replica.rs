@@ -46,7 +46,7 @@ use meridian_conflict::op::Op;
 
 use crate::delivery::Delivery;
 use crate::feed::Feed;
-use crate::frame::{Control, GoodbyeReason, Hello, PROTOCOLS, Refusal};
+use crate::frame::{Control, GoodbyeReason, Hello, Refusal};
 use crate::graph::Graph;
 use crate::route::{Router, lives};
 use crate::stability::Stability;
@@ -162,7 +162,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         self.close(peer, CloseReason::Replaced);
         self.links.insert(peer, Link::new(now, session));
         let hello = Hello {
-            protocols: PROTOCOLS,
+            protocols: self.settings.protocols,
             cluster: self.settings.cluster.clone(),
             region: self.settings.region.to_string(),
             origin: self.origin,

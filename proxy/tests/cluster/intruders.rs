@@ -13,7 +13,7 @@ use meridian_proxy::link::endpoint::{AllowedRegions, Endpoint, LinkError, PeerCo
 use meridian_proxy::link::framing::write_frame;
 use meridian_proxy::link::limits::TransportLimits;
 use meridian_proxy::resp::Value;
-use meridian_topology::frame::{Control, Hello, Protocols};
+use meridian_topology::frame::{Control, Hello, PROTOCOLS, Protocols};
 use tokio::runtime::Runtime;
 
 use crate::harness::{Client, Cluster, Options, PATIENCE, Shape, wait_for};
@@ -52,9 +52,13 @@ async fn speak(peer: PeerConnection, frame: &[u8]) -> Ended {
 }
 
 fn hello(cluster: &str, region: &str) -> Vec<u8> {
+    hello_speaking(PROTOCOLS, cluster, region)
+}
+
+fn hello_speaking(protocols: Protocols, cluster: &str, region: &str) -> Vec<u8> {
     let origin = meridian_conflict::clock::Origin::new(meridian_conflict::clock::RegionId::of(region), 7);
     let hello = Hello {
-        protocols: Protocols { lowest: 1, highest: 1 },
+        protocols,
         cluster: cluster.into(),
         region: region.into(),
         origin,
@@ -116,6 +120,28 @@ fn s1_a_hello_that_does_not_fit_the_certificate_is_refused() {
         let fits = matches!(&ended, Ended::ByPeer { reason: told, .. } if *told == reason);
         assert!(fits, "{ended} instead of {reason:?}");
     }
+    cluster.restart(1);
+    still_well(&cluster);
+}
+
+#[test]
+fn j5_a_region_of_versions_we_do_not_speak_is_refused_by_name_and_others_go_on() {
+    let mut cluster = Cluster::start(Options::new(Shape::Mesh, 2));
+    let own = cluster.directory().to_owned();
+    cluster.stop(1);
+    let later = Protocols { lowest: PROTOCOLS.highest + 1, highest: PROTOCOLS.highest + 2 };
+    let told = format!("no protocol version in common: {PROTOCOLS} here, {later} at the peer");
+    match knock(&cluster, &own, "b", &hello_speaking(later, "test", "b")) {
+        Ended::ByPeer { reason: CloseReason::VersionMismatch, detail } => assert_eq!(detail, told),
+        other => panic!("{other}"),
+    }
+    wait_for("the reason in the status", PATIENCE, || {
+        let status = cluster.status(0);
+        (status["links"][0]["last_error"].as_str() == Some(&told)).then_some(())
+    });
+    assert!(cluster.said(0).contains(&told), "{}", cluster.said(0));
+    let counted = cluster.metric(0, "meridian_link_refusals_total", &[("reason", "VersionMismatch")]);
+    assert!(counted >= 1.0, "{counted}");
     cluster.restart(1);
     still_well(&cluster);
 }

@@ -21,3 +21,4 @@ mod parked;
 mod process;
 mod storm;
 mod tokens;
+mod values;

@@ -10,16 +10,20 @@ use meridian_proxy::link::endpoint::{AllowedRegions, Endpoint};
 use meridian_proxy::link::framing::{FrameReader, put_frame, write_frame};
 use meridian_proxy::link::limits::TransportLimits;
 use meridian_topology::frame::batch::BatchEncoder;
-use meridian_topology::frame::{Control, Hello, PROTOCOLS};
+use meridian_topology::frame::{Control, Hello, PROTOCOLS, Protocols};
 
 use crate::harness::{Cluster, Options, PATIENCE, Shape, wait_for};
 
 /// The origin of the ops that region b is said to have written.
 const INCARNATION: u32 = 7;
 
+/// The number of an effect that nobody knows yet.
+const LATER_EFFECT: u8 = 100;
+
 fn hello() -> Bytes {
     let hello = Hello {
-        protocols: PROTOCOLS,
+        // J5: it is of the next version, and speaks ours as well.
+        protocols: Protocols { highest: PROTOCOLS.highest + 1, ..PROTOCOLS },
         cluster: "test".into(),
         region: "b".into(),
         origin: Origin::new(RegionId::of("b"), INCARNATION),
@@ -39,6 +43,12 @@ fn assignment(key: &[u8]) -> Vec<u8> {
     body.push(&Effect::Assign { value: b"here", baseline: Default::default() });
     body.finish_key(0, key);
     body.body().to_vec()
+}
+
+/// An effect of a kind that only a later version knows, in a body that is well formed otherwise.
+fn of_a_later_version(key: u8) -> Vec<u8> {
+    let (database, key_bytes, effects, bytes) = (0, 1, 1, 2);
+    vec![database, key_bytes, key, effects, bytes, LATER_EFFECT, 7]
 }
 
 /// A frame with these bodies as ops 1, 2 and so on.
@@ -109,15 +119,19 @@ fn q3_an_op_that_cannot_be_applied_is_parked_everywhere_and_over_restarts() {
         assignment(b"middle"),
         assignment(&[b'x'; 70_000]),
         vec![0xff; 100],
+        of_a_later_version(b'k'),
         assignment(b"last"),
     ];
     let ops = i64::try_from(bodies.len()).unwrap();
     as_region_b(&cluster, &bodies, || {
         for i in [0, 2] {
             wait_for("the ops to flow", PATIENCE, || has_all(&cluster, i, ops).then_some(()));
-            assert_eq!(cluster.metric(i, "meridian_parked_ops_total", &[]), 3.0, "at {}", cluster.name(i));
+            assert_eq!(cluster.metric(i, "meridian_parked_ops_total", &[]), 4.0, "at {}", cluster.name(i));
             assert!(cluster.said(i).contains("parked an op that cannot be applied"), "{}", cluster.said(i));
         }
+        let links = cluster.status(0)["links"].as_array().unwrap().clone();
+        let with_b = links.iter().find(|link| link["peer"] == "b").unwrap();
+        assert_eq!(with_b["protocol"], PROTOCOLS.highest, "what both speak");
         assert_eq!(cluster.metric(0, "meridian_link_up", &[("peer", "b")]), 1.0, "not a reason to part");
     });
     // One replays its log, one goes on from its store.
@@ -135,7 +149,7 @@ fn q3_an_op_that_cannot_be_applied_is_parked_everywhere_and_over_restarts() {
     }
     cluster.await_converged(PATIENCE);
     assert!(has_all(&cluster, 1, ops));
-    assert_eq!(cluster.metric(1, "meridian_parked_ops_total", &[]), 3.0);
+    assert_eq!(cluster.metric(1, "meridian_parked_ops_total", &[]), 4.0);
     for i in cluster.all() {
         assert_eq!(cluster.client(i).int(&["DBSIZE"]), 3 + 3);
         cluster.stop(i);

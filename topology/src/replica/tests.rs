@@ -2,7 +2,7 @@ use meridian_conflict::clock::{Dot, covers_all};
 use meridian_conflict::op::Header;
 
 use super::*;
-use crate::frame::Heartbeat;
+use crate::frame::{Heartbeat, PROTOCOLS, Protocols};
 use crate::graph::RegionName;
 use crate::shape::Shape;
 
@@ -108,8 +108,8 @@ fn strangers_are_closed_and_other_digests_only_shown() {
         (Hello { origin: origin("ap"), ..hello("us", 1) }, CloseReason::WrongRegion),
         (Hello { origin: origin("eu"), ..hello("us", 1) }, CloseReason::OwnIdentity),
         (
-            Hello { protocols: crate::frame::Protocols { lowest: 7, highest: 9 }, ..hello("us", 1) },
-            CloseReason::NoCommonProtocol,
+            Hello { protocols: Protocols { lowest: 7, highest: 9 }, ..hello("us", 1) },
+            CloseReason::NoCommonProtocol { ours: PROTOCOLS, theirs: Protocols { lowest: 7, highest: 9 } },
         ),
     ];
     for (hello, reason) in wrong {
