@@ -36,6 +36,11 @@ pub fn scale() -> usize {
     }
 }
 
+/// Whether everything is asked for, however long it takes.
+pub fn is_full() -> bool {
+    std::env::var("MERIDIAN_TEST_SCALE").is_ok_and(|scale| scale == "full")
+}
+
 /// How long before its deadline a wait for equality tells what differs.
 const LAST_LOOK: Duration = Duration::from_millis(500);
 
@@ -327,6 +332,11 @@ impl Cluster {
     /// Cuts the link between two regions, both ways.
     pub fn cut(&self, a: usize, b: usize) {
         self.links.cut(a, b, true);
+    }
+
+    /// Cuts what one region sends to another, not the other way.
+    pub fn cut_one_way(&self, from: usize, to: usize) {
+        self.links.cut_one_way(from, to);
     }
 
     /// Mends every link.
