@@ -94,6 +94,8 @@ fn k3_a_clock_that_steps_back_an_hour_leaves_stamps_rising() {
     cluster.shim(0).set_clock_ms(5 * MINUTE_MS);
     cluster.shim(1).set_clock_ms(5 * MINUTE_MS);
     overwrite(&cluster, "both ahead");
+    // What b had not heard by now it would hold, for as long as it is from the future.
+    cluster.await_converged(PATIENCE);
     cluster.shim(1).set_clock_ms(0);
     // b has seen stamps of later today, and its own are greater still.
     cluster.client(1).ok(&["SET", "key", "b has the last word"]);
