@@ -1,42 +1,20 @@
 //! A neighbour that sends what cannot be applied.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId};
 use meridian_conflict::op::{BodyBuilder, Effect, Header};
-use meridian_proxy::cert;
-use meridian_proxy::link::endpoint::{AllowedRegions, Endpoint};
 use meridian_proxy::link::framing::{FrameReader, put_frame, write_frame};
-use meridian_proxy::link::limits::TransportLimits;
 use meridian_topology::frame::batch::BatchEncoder;
-use meridian_topology::frame::{Control, Hello, PROTOCOLS, Protocols};
+use meridian_topology::frame::{Control, PROTOCOLS, Protocols};
 
+use crate::harness::peer::{INCARNATION, endpoint, hello_speaking};
 use crate::harness::{Cluster, Options, PATIENCE, Shape, wait_for};
-
-/// The origin of the ops that region b is said to have written.
-const INCARNATION: u32 = 7;
 
 /// The number of an effect that nobody knows yet.
 const LATER_EFFECT: u8 = 100;
 
-fn hello() -> Bytes {
-    let hello = Hello {
-        // J5: it is of the next version, and speaks ours as well.
-        protocols: Protocols { highest: PROTOCOLS.highest + 1, ..PROTOCOLS },
-        cluster: "test".into(),
-        region: "b".into(),
-        origin: Origin::new(RegionId::of("b"), INCARNATION),
-        boot: 1,
-        topology_digest: 0,
-        policy_digest: 0,
-        applied: Default::default(),
-        held: Default::default(),
-    };
-    let mut out = Vec::new();
-    Control::Hello(Box::new(hello)).encode(&mut out);
-    out.into()
-}
+/// J5: region b is of the next version, and speaks ours as well.
+const NEIGHBOURING: Protocols = Protocols { highest: PROTOCOLS.highest + 1, ..PROTOCOLS };
 
 fn assignment(key: &[u8]) -> Vec<u8> {
     let mut body = BodyBuilder::default();
@@ -69,14 +47,10 @@ fn batch(bodies: &[Vec<u8>]) -> Vec<u8> {
 fn as_region_b(cluster: &Cluster, bodies: &[Vec<u8>], meanwhile: impl FnOnce()) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let file = |ending: &str| cluster.directory().join(ending);
-        let identity = cert::load_identity(&file("ca.pem"), &file("b.pem"), &file("b.key")).unwrap();
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let endpoint =
-            Endpoint::bind(any, &identity, AllowedRegions::new(["a"]), TransportLimits::default()).unwrap();
+        let endpoint = endpoint(cluster.directory(), "b");
         let peer = endpoint.dial("a", cluster.link_address(0)).await.unwrap();
         let (mut control, receive) = peer.connection.open_bi().await.unwrap();
-        write_frame(&mut control, hello(), 1 << 20).await.unwrap();
+        write_frame(&mut control, hello_speaking(NEIGHBOURING, "test", "b").into(), 1 << 20).await.unwrap();
         let mut frames = FrameReader::new(receive, 1 << 20);
         let id = loop {
             let frame = frames.next().await.unwrap().expect("a subscription");
