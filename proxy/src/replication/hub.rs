@@ -175,8 +175,6 @@ impl Hub {
             max_skew_ms: millis(settings.clock.max_skew),
             heal_after_ms: millis(settings.topology.heal_after),
             lease_ms: millis(settings.log.retention.max(settings.topology.heal_after * LEASE_LEAST)),
-            // Nothing is reaped yet, so what a fenced region brings cannot be misread.
-            reaping: false,
             pending_bytes_max: usize::try_from(settings.limits.pending_max).unwrap_or(usize::MAX),
             ..replica::Settings::new(&settings.cluster, &settings.region, boot)
         };
