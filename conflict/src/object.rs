@@ -591,6 +591,18 @@ impl Object {
             || self.sorted_set().is_some_and(SortedSet::remembers)
     }
 
+    /// Whether [`Object::reclaim`] would drop anything.
+    pub fn can_reclaim(&self, kept: impl Fn(Origin) -> bool) -> bool {
+        let elements = || {
+            let hash = self.hash().filter(|hash| hash.remembers());
+            let sorted = self.sorted_set().filter(|sorted| sorted.remembers());
+            let fields = hash.into_iter().flat_map(|hash| hash.fields().values().map(Scalar::deltas));
+            fields.chain(sorted.into_iter().flat_map(|sorted| sorted.members().values().map(Scalar::deltas)))
+        };
+        let string = self.string().map(Scalar::deltas);
+        string.into_iter().chain(elements()).flatten().any(|sum| !sum.is_live() && !kept(sum.origin))
+    }
+
     /// Drops the sums of swallowed deltas. Only once all ops on this object are *settled*: every op
     /// still to come was written by one that had applied them all. An older delta or clear that
     /// arrived afterwards would count again what was swallowed.

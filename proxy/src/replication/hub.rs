@@ -2,6 +2,7 @@
 
 mod house;
 mod reseed;
+mod settling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::region::membership::Membership;
 use crate::region::retired;
 use crate::service::LinkStates;
 use reseed::Reseed;
+use settling::KeptClock;
 
 /// Events that wait: batches of at most a frame each, so this bounds memory too.
 const EVENTS: usize = 64;
@@ -95,6 +97,7 @@ pub(super) struct Hub {
     reseed: Reseed,
     /// Of what the region was last told is durable elsewhere.
     stability_told: u64,
+    clock: KeptClock,
 }
 
 /// Runs the links of a region until it drains.
@@ -130,6 +133,7 @@ pub(super) async fn run(
             () = timer => hub.replica.handle_timeout(region.mono(), region.wall()),
             _ = housekeeping.tick() => {
                 hub.keep_house();
+                hub.tell_settled();
                 hub.consider_reseeding();
             }
             // The sender lives as long as the region.
@@ -175,6 +179,7 @@ impl Hub {
             max_skew_ms: millis(settings.clock.max_skew),
             heal_after_ms: millis(settings.topology.heal_after),
             lease_ms: millis(settings.log.retention.max(settings.topology.heal_after * LEASE_LEAST)),
+            young_ms: settling::young_ms(settings.log.sync),
             pending_bytes_max: usize::try_from(settings.limits.pending_max).unwrap_or(usize::MAX),
             ..replica::Settings::new(&settings.cluster, &settings.region, boot)
         };
@@ -205,6 +210,7 @@ impl Hub {
             reroutes: BTreeMap::new(),
             reseed: Reseed::new(events),
             stability_told: 0,
+            clock: KeptClock::of(&region),
             region,
         }
     }
@@ -255,8 +261,7 @@ impl Hub {
 
     async fn handle(&mut self, event: Event) {
         let (now, wall) = (self.region.mono(), self.region.wall());
-        let (sequence, hlc) = self.region.sequencer().progress();
-        self.replica.handle_local(sequence, hlc);
+        self.tell_progress();
         match event {
             Event::Connected { peer, wire, .. } if self.is_surplus(peer, &wire) => {
                 let reason = CloseReason::Replaced;

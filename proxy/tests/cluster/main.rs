@@ -19,5 +19,6 @@ mod load;
 mod membership;
 mod parked;
 mod process;
+mod reaping;
 mod storm;
 mod tokens;
