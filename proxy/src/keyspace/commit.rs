@@ -176,11 +176,7 @@ impl Round {
 
 /// The rows by which the [reaper](super::reap) finds the object: under its deadline, and under its key with
 /// a time after its last change, if it holds sums that nothing shows.
-fn take_reminders(
-    entry: &mut Entry,
-    batch: &mut Batch,
-    clock: &dyn Fn() -> Hlc,
-) -> Result<(), StoreError> {
+fn take_reminders(entry: &mut Entry, batch: &mut Batch, clock: &dyn Fn() -> Hlc) -> Result<(), StoreError> {
     let (due, before) = (entry.object().deadline_ms(), entry.stored_due());
     if due != before {
         if let Some(at_ms) = before {

@@ -238,12 +238,7 @@ impl Pass {
         if cleared > 0 {
             locked.mark_body_dirty(body.body())?;
             let place = work.sequencer.local(origin, super::wall_now(), body.body())?;
-            locked.apply_body(
-                body.body(),
-                place.stamp,
-                meridian_conflict::clock::Seen::All,
-                place.lsn.0,
-            )?;
+            locked.apply_body(body.body(), place.stamp, meridian_conflict::clock::Seen::All, place.lsn.0)?;
             drop(locked);
             work.log.wake();
             work.metrics.reaped.with_label_values(&["expired"]).inc_by(cleared);

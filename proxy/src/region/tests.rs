@@ -318,7 +318,9 @@ async fn d3_what_only_remembers_leaves_the_store_and_no_row_finds_it_any_more() 
     for line in ["INCRBY n 1", "HINCRBY h f 1", "ZINCRBY z 1 m", "HSET stays f v", "HINCRBY stays n 1"] {
         ask(&region, line);
     }
-    for line in ["DEL n", "HDEL h f", "ZREM z m", "HDEL stays n", "SET s v PX 1", "SADD set m", "PEXPIRE set 1"] {
+    for line in
+        ["DEL n", "HDEL h f", "ZREM z m", "HDEL stays n", "SET s v PX 1", "SADD set m", "PEXPIRE set 1"]
+    {
         ask(&region, line);
     }
     // The deadline of a key that is written again and again has one row.

@@ -58,7 +58,9 @@ impl KeptClock {
         tokio::task::spawn_blocking(move || {
             match file.store(reading) {
                 Ok(()) => kept.store(reading.0, Ordering::Release),
-                Err(error) => tracing::warn!(%error, "cannot keep the clock; nothing is reaped until it can be"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot keep the clock; nothing is reaped until it can be")
+                }
             }
             writing.store(false, Ordering::Release);
         });
@@ -84,8 +86,10 @@ impl Hub {
         let id = |name: &str| RegionId::of(name);
         let kept = members.regions.keys().map(|name| id(name.as_str()));
         let kept = kept.filter(|region| !stability.is_waited_for(*region)).collect();
-        let live = || members.regions.values().filter(|region| !stability.is_fenced(id(region.name.as_str())));
-        let leaders = live().filter(|region| region.role == Role::Leader).map(|region| id(region.name.as_str()));
+        let live =
+            || members.regions.values().filter(|region| !stability.is_fenced(id(region.name.as_str())));
+        let leaders =
+            live().filter(|region| region.role == Role::Leader).map(|region| id(region.name.as_str()));
         let own = id(self.region.settings().region.as_str());
         let in_charge = leaders.min() == Some(own);
         self.region.set_settled(Settled { passed, kept, in_charge, alone: false });
