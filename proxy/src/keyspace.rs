@@ -14,6 +14,7 @@
 //! | `marks` | which elements the store lacks |
 //! | [`commit`] | taking dirty rows out to the store |
 //! | [`evict`] | the memory bound |
+//! | [`reap`] | finding what only remembers, and letting it go |
 //! | [`rows`] | all rows of the store in order, to give them to another region |
 //! | [`walk`] | visiting all keys: scans, digests, flushes |
 
@@ -23,6 +24,7 @@ pub mod evict;
 pub mod load;
 pub mod locked;
 mod marks;
+pub mod reap;
 pub mod rows;
 pub mod walk;
 

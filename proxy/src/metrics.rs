@@ -75,6 +75,10 @@ pub struct Metrics {
     pub reroutes: IntCounterVec,
     /// `route{origin,peer}`.
     pub route: IntGaugeVec,
+    /// `tombstones`.
+    pub tombstones: IntGauge,
+    /// `reaped_total{what}`.
+    pub reaped: IntCounterVec,
     /// `oplog_bytes`.
     pub oplog_bytes: IntGauge,
     /// `oplog_fsync_seconds`.
@@ -205,6 +209,15 @@ impl Metrics {
                 &["origin"],
             )?,
             route: build.gauges("route", "Which neighbour feeds an origin's ops.", &["origin", "peer"])?,
+            tombstones: build.gauge(
+                "tombstones",
+                "Keys that hold what nothing shows, until every region has passed it.",
+            )?,
+            reaped: build.counters(
+                "reaped_total",
+                "Keys that were relieved of what nothing shows, or were expired and cleared for all regions.",
+                &["what"],
+            )?,
             oplog_bytes: build.gauge("oplog_bytes", "Size of the op log on disk.")?,
             fsync_seconds: build.histogram(
                 "oplog_fsync_seconds",

@@ -19,6 +19,7 @@ mod harness;
 mod oracles;
 mod order;
 mod purity;
+mod reaping;
 mod records;
 mod seeding;
 mod table;

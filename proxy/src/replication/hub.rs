@@ -2,6 +2,7 @@
 
 mod house;
 mod reseed;
+mod settling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::region::membership::Membership;
 use crate::region::retired;
 use crate::service::LinkStates;
 use reseed::Reseed;
+use settling::KeptClock;
 
 /// Events that wait; see [`Room`](super::peer::Room) for the memory of batches.
 const EVENTS: usize = 64;
@@ -101,6 +103,7 @@ pub(super) struct Hub {
     reseed: Reseed,
     /// Of what the region was last told is durable elsewhere.
     stability_told: u64,
+    clock: KeptClock,
 }
 
 /// Runs the links of a region until it drains.
@@ -136,6 +139,7 @@ pub(super) async fn run(
             () = timer => hub.replica.handle_timeout(region.mono(), region.wall()),
             _ = housekeeping.tick() => {
                 hub.keep_house();
+                hub.tell_settled();
                 hub.consider_reseeding();
                 hub.give_up_what_is_lost().await;
             }
@@ -182,8 +186,7 @@ impl Hub {
             max_skew_ms: millis(settings.clock.max_skew),
             heal_after_ms: millis(settings.topology.heal_after),
             lease_ms: millis(settings.log.retention.max(settings.topology.heal_after * LEASE_LEAST)),
-            // Nothing is reaped yet, so what a fenced region brings cannot be misread.
-            reaping: false,
+            young_ms: settling::young_ms(settings.log.sync),
             pending_bytes_max: usize::try_from(settings.limits.pending_max).unwrap_or(usize::MAX),
             ..replica::Settings::new(&settings.cluster, &settings.region, boot)
         };
@@ -214,6 +217,7 @@ impl Hub {
             reroutes: BTreeMap::new(),
             reseed: Reseed::new(events),
             stability_told: 0,
+            clock: KeptClock::of(&region),
             region,
         }
     }
@@ -264,8 +268,7 @@ impl Hub {
 
     async fn handle(&mut self, event: Event) {
         let (now, wall) = (self.region.mono(), self.region.wall());
-        let (sequence, hlc) = self.region.sequencer().progress();
-        self.replica.handle_local(sequence, hlc);
+        self.tell_progress();
         match event {
             Event::Connected { peer, wire, .. } if self.is_surplus(peer, &wire) => {
                 let reason = CloseReason::Replaced;

@@ -25,6 +25,7 @@ mod membership;
 mod parked;
 mod pauses;
 mod process;
+mod reaping;
 mod storm;
 mod tokens;
 mod values;

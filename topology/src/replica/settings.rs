@@ -40,9 +40,6 @@ pub struct Settings {
     pub life: u64,
     /// A member not heard of for this long is fenced: `log.retention`.
     pub lease_ms: u64,
-    /// Whether metadata is reaped once it is stable. Then nothing is taken from a fenced region before it has
-    /// what became stable without it: its ops may be about what the others have forgotten.
-    pub reaping: bool,
     /// How long after a new life of a region was first heard of [`crate::stability::Stability::passed`] stands
     /// still. Zero under `sync = "always"` in all regions: then nothing leaves that can be lost.
     pub young_ms: u64,
@@ -69,7 +66,6 @@ impl Settings {
             forget_held_ms: 30_000,
             life: 0,
             young_ms: 30_000,
-            reaping: true,
             lease_ms: 7 * 24 * 3_600_000,
             pending_bytes_max: 16 << 20,
         }
