@@ -51,8 +51,6 @@ pub enum Mutant {
     RowsOfApplied,
     /// A dead region is waited for for ever.
     FenceNever,
-    /// Nobody says through whom he gets a region's ops: two can wait for each other.
-    RouteLoop,
     /// One member does not hear that another was removed.
     RemovalIgnored,
     /// A takeover replaces what is there.
@@ -67,7 +65,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All that have to be found.
-    pub const ALL: [Mutant; 29] = [
+    pub const ALL: [Mutant; 28] = [
         Mutant::NoDedupe,
         Mutant::NoCausalGate,
         Mutant::AcknowledgeBeforeDurable,
@@ -91,7 +89,6 @@ impl Mutant {
         Mutant::StableIgnoresOne,
         Mutant::RowsOfApplied,
         Mutant::FenceNever,
-        Mutant::RouteLoop,
         Mutant::RemovalIgnored,
         Mutant::SeedNotMerged,
         Mutant::VectorBeforeState,

@@ -40,6 +40,8 @@ pub(super) struct Takeover {
     /// Who does not serve us, since when.
     pub(super) refused: BTreeMap<RegionId, u64>,
     pub(super) started: u64,
+    /// When the process began.
+    pub(super) born: u64,
     pub(super) retry_at: u64,
     /// To whom this region gives, by connection.
     pub(super) donations: BTreeMap<u64, Donation>,

@@ -33,6 +33,7 @@ impl World<'_> {
         let mut process = Process::start(generation, &mut this.disk, sequencer, objects, replica);
         raise_all(&mut this.ever_durable, &process.durable_vector);
         process.serving = !this.restored || !always;
+        process.takeover.born = self.now;
         this.process = Some(process);
         self.note(|| format!("start {node}"));
         self.after(20, 120, Event::Commit { node, generation });
@@ -344,6 +345,8 @@ impl World<'_> {
         let this = &mut self.nodes[node];
         (this.disk.origin, this.disk.life) = (origin, life);
         if let Some(process) = &mut this.process {
+            // Nobody knows anything of this life that it does not know itself.
+            process.serving = true;
             process.sequencer.reincarnate(origin);
             let durable = process.durable_vector.clone();
             process.replica.handle_reincarnated(origin, process.sequencer.applied(), &durable);

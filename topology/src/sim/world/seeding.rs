@@ -12,6 +12,8 @@ use meridian_conflict::op::Facet;
 
 /// How long a refusal has to stand before another way is not looked for any more.
 const PATIENCE_MS: u64 = 500;
+/// A restored region whose neighbours do not all answer within this time takes a new incarnation.
+const CONFIRM_WITHIN_MS: u64 = 1_000;
 /// How long until a takeover that broke off is tried again.
 const RETRY_MS: u64 = 1_000;
 /// How long a takeover that has begun waits for its donor before any other will do.
@@ -35,6 +37,10 @@ impl World<'_> {
         let now = self.now;
         let Some(process) = &mut self.nodes[node].process else { return };
         process.serving |= process.replica.unconfirmed().next().is_none();
+        if !process.serving && now >= process.takeover.born + CONFIRM_WITHIN_MS {
+            self.reincarnate(node, "not all neighbours answered");
+        }
+        let Some(process) = &mut self.nodes[node].process else { return };
         let takeover = &mut process.takeover;
         if takeover.is_running() || now < takeover.retry_at || !process.serving {
             return;

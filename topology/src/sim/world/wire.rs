@@ -198,7 +198,6 @@ impl World<'_> {
     fn spoil(&mut self, node: usize, from: usize, control: &mut Control) {
         let first = self.ids[0];
         match (self.mutant, control) {
-            (Mutant::RouteLoop, Control::Heartbeat(heartbeat)) => heartbeat.via.fill(0),
             (Mutant::GradientOff, Control::Heartbeat(heartbeat)) => heartbeat.applied = VersionVector::new(),
             (Mutant::NoReturn, Control::Heartbeat(heartbeat)) => heartbeat.via.fill(u128::MAX),
             (Mutant::RowsNotRelayed, Control::Stability { rows }) => {
