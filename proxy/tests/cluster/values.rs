@@ -20,8 +20,9 @@ const LIMITS: &str = "[limits]\nproto_max_bulk_len = \"64MiB\"\nquery_buffer_max
 /// What a small write may take longer while the huge one is on its way: less than anything it could wait for.
 const SLACK: Duration = Duration::from_millis(300);
 
-/// Copies of the value that one region may hold at once: what arrives, the log's, the object's, the store's.
-const COPIES_MAX: u64 = 10;
+/// Copies of the value that one region may hold at once: what arrives, the log's, the object's, the store's rows and
+/// journal, each up to twice while it grows, and three for each feed.
+const COPIES_MAX: u64 = 16;
 
 fn noise() -> Vec<u8> {
     let mut random = SplitMix64::new(2);
