@@ -6,6 +6,8 @@
 //! control messages and incoming streams; each subscription a neighbour has with us is a task that
 //! tails the log ([`outgoing`]).
 //!
+//! Everything on a connection is in the protocol that the hellos have settled ([`Protocol`](meridian_topology::frame::Protocol)).
+//!
 //! | stream | direction | frames |
 //! |---|---|---|
 //! | control | both, opened by the dialling side | [`meridian_topology::frame::Control`] |
@@ -33,9 +35,6 @@ use crate::link::limits::TransportLimits;
 use crate::region::Region;
 use crate::region::membership::Membership;
 use crate::service::LinkStates;
-
-/// The version at the head of an op stream.
-const STREAM_VERSION: u8 = 1;
 
 /// Room in a frame beside the largest op.
 const FRAME_ROOM: usize = 1 << 20;

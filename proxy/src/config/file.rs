@@ -91,6 +91,7 @@ tables! {
         conflicts: Vec<Field<ConflictFile>>,
         clock: ClockFile,
         limits: LimitsFile,
+        seed: SeedFile,
         dev: DevFile,
     }
     /// `[listen]`
@@ -128,6 +129,8 @@ tables! {
         tail_cache: String,
         max_op: String,
     }
+    /// `[seed]`
+    SeedFile { donor_pace: String, donor_share: u32, stale_reads: bool, }
     /// `[dev]`
     DevFile { faults: bool, }
 }

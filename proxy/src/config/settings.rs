@@ -38,6 +38,8 @@ pub struct Settings {
     pub clock: Clock,
     /// What clients and peers may make this region hold in memory.
     pub limits: Limits,
+    /// Taking over and giving away a region's whole state.
+    pub seed: Seed,
     /// What is only for rehearsals.
     pub dev: Dev,
 }
@@ -243,6 +245,24 @@ pub struct Limits {
     pub tail_cache: u64,
     /// The largest encoded op, local or received.
     pub max_op: u64,
+}
+
+/// `[seed]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seed {
+    /// Bytes a second that this region gives at most, before they are packed.
+    pub donor_pace: u64,
+    /// The most of its time that giving spends reading the store, in percent.
+    pub donor_share: u32,
+    /// Whether clients may read while another region's state is taken over: what they see is no state that
+    /// ever was. They are told `-LOADING` otherwise.
+    pub stale_reads: bool,
+}
+
+impl Default for Seed {
+    fn default() -> Self {
+        Self { donor_pace: 64 << 20, donor_share: 50, stale_reads: false }
+    }
 }
 
 /// `[dev]`

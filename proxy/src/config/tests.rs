@@ -101,7 +101,7 @@ fn the_full_file_survives_a_round_trip() {
 
 #[test]
 fn the_three_regions_of_the_example_load_without_certificates() {
-    let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/three-regions"));
+    let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/ring"));
     let regions: Vec<Settings> = ["eu", "us", "ap"]
         .map(|region| Settings::load(&directory.join(format!("{region}.toml"))).unwrap())
         .into();

@@ -61,6 +61,44 @@ fn may_mount() -> bool {
     Command::new("unshare").args(["-Urm", "true"]).status().is_ok_and(|status| status.success())
 }
 
+#[test]
+fn q4_a_store_on_a_full_disk_goes_on_when_space_returns() {
+    if !may_mount() {
+        return eprintln!("not tried: no mounts for users here");
+    }
+    // Room for the store's journal and some tables, in a mount that only the process sees.
+    let mut options = Options::new(Shape::Mesh, 1);
+    options.launcher = Some(
+        "STORE=\"${LOG%/log}/store\"; mkdir -p \"$STORE\" && export STORE && exec unshare -Urm sh -c \
+         'mount -t tmpfs -o size=1g tmpfs \"$STORE\" && exec \"$@\"' sh \"$@\"",
+    );
+    let mut cluster = Cluster::start(options);
+    cluster.client(0).ok(&["SET", "kept", "1"]);
+    let mounted = PathBuf::from(format!("/proc/{}/root{}", cluster.pid(0), cluster.data(0).display()));
+    let filler = mounted.join("store/filler");
+    fill_disk(&filler);
+    let (mut client, value) = (cluster.client(0), "x".repeat(256 << 10));
+    let mut written = 0;
+    // The log has room: writes go on, and the store fails once its journal ends.
+    wait_for("the store to fail", PATIENCE, || {
+        client.ok(&["SET", &format!("large:{written}"), &value]);
+        written += 1;
+        let (code, page) = cluster.get(0, "/readyz");
+        (code == 503 && page.contains("store: commits fail")).then_some(())
+    });
+    assert_eq!(client.text(&["GET", "kept"]), "1", "reads go on");
+    client.ok(&["SET", "meanwhile", "1"]);
+    fs::remove_file(&filler).unwrap();
+    await_reason(&cluster, None);
+    wait_for("the store to have everything", PATIENCE, || {
+        (cluster.metric(0, "meridian_store_lag_ops", &[]) == 0.0).then_some(())
+    });
+    assert!(cluster.said(0).contains("opened it anew"), "{}", cluster.said(0));
+    assert_eq!(client.int(&["DBSIZE"]), 2 + written);
+    assert_eq!(client.text(&["GET", "meanwhile"]), "1");
+    cluster.stop(0);
+}
+
 /// Writes to `path` until the disk is full.
 fn fill_disk(path: &Path) {
     let mut file = File::create(path).unwrap();

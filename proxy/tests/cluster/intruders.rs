@@ -12,9 +12,10 @@ use meridian_proxy::link::close::{CloseReason, Ended};
 use meridian_proxy::link::endpoint::{LinkError, PeerConnection};
 use meridian_proxy::link::framing::write_frame;
 use meridian_proxy::resp::Value;
+use meridian_topology::frame::{PROTOCOLS, Protocols};
 use tokio::runtime::Runtime;
 
-use crate::harness::peer::{endpoint, hello};
+use crate::harness::peer::{endpoint, hello, hello_speaking};
 use crate::harness::{Client, Cluster, Options, PATIENCE, Shape, wait_for};
 use crate::load::Random;
 
@@ -90,6 +91,28 @@ fn s1_a_hello_that_does_not_fit_the_certificate_is_refused() {
         let fits = matches!(&ended, Ended::ByPeer { reason: told, .. } if *told == reason);
         assert!(fits, "{ended} instead of {reason:?}");
     }
+    cluster.restart(1);
+    still_well(&cluster);
+}
+
+#[test]
+fn j5_a_region_of_versions_we_do_not_speak_is_refused_by_name_and_others_go_on() {
+    let mut cluster = Cluster::start(Options::new(Shape::Mesh, 2));
+    let own = cluster.directory().to_owned();
+    cluster.stop(1);
+    let later = Protocols { lowest: PROTOCOLS.highest + 1, highest: PROTOCOLS.highest + 2 };
+    let told = format!("no protocol version in common: {PROTOCOLS} here, {later} at the peer");
+    match knock(&cluster, &own, "b", &hello_speaking(later, "test", "b")) {
+        Ended::ByPeer { reason: CloseReason::VersionMismatch, detail } => assert_eq!(detail, told),
+        other => panic!("{other}"),
+    }
+    wait_for("the reason in the status", PATIENCE, || {
+        let status = cluster.status(0);
+        (status["links"][0]["last_error"].as_str() == Some(&told)).then_some(())
+    });
+    assert!(cluster.said(0).contains(&told), "{}", cluster.said(0));
+    let counted = cluster.metric(0, "meridian_link_refusals_total", &[("reason", "VersionMismatch")]);
+    assert!(counted >= 1.0, "{counted}");
     cluster.restart(1);
     still_well(&cluster);
 }

@@ -27,3 +27,4 @@ mod pauses;
 mod process;
 mod storm;
 mod tokens;
+mod values;

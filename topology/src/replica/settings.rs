@@ -1,10 +1,13 @@
 //! A replica's fixed parameters.
 
+use crate::frame::{PROTOCOLS, Protocols};
 use crate::graph::RegionName;
 
 /// What a replica has to know and cannot find out.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Versions of the link protocol that are offered: [`PROTOCOLS`], except in tests.
+    pub protocols: Protocols,
     /// Name of the cluster.
     pub cluster: String,
     /// Name of this region.
@@ -51,6 +54,7 @@ impl Settings {
     /// The usual settings for `region` of `cluster` in the run `boot`.
     pub fn new(cluster: &str, region: &RegionName, boot: u64) -> Self {
         Self {
+            protocols: PROTOCOLS,
             cluster: cluster.into(),
             region: region.clone(),
             boot,

@@ -127,7 +127,7 @@ impl Hub {
         self.states.lock().retain(|name, _| {
             let stays = names.contains(name);
             if !stays {
-                self.region.metrics().link_up.with_label_values(&[name.as_str()]).set(0);
+                self.region.metrics().forget_peer(name);
             }
             stays
         });
@@ -159,7 +159,7 @@ impl Hub {
         state.sent_bytes = total("sent");
         state.received_bytes = total("received");
         state.last_error = self.troubles.get(&status.peer).cloned();
-        state.protocol = up.then_some(1);
+        state.protocol = status.protocol.map(|protocol| u32::from(protocol.number()));
         state.mismatches = [("topology", status.topology_differs), ("policies", status.policies_differ)]
             .into_iter()
             .filter(|(_, differs)| *differs)

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use meridian_conflict::clock::{RegionId, VersionVector, covers_all};
 use meridian_topology::seed::{Cursor, Record, Request, SEED_VERSION, SeedRefusal};
+use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{FRAME_BYTES, Pace, REQUEST_MAX, SeedError, send_frame};
@@ -33,7 +34,9 @@ pub async fn donate(
 ) -> Result<(), SeedError> {
     let mut input = FrameReader::new(input, REQUEST_MAX);
     let request = Request::decode(&input.next().await?.ok_or(SeedError::Ended)?)?;
-    let mut out = Sender { stream: output, compressor: Compressor::new()?, bytes: vec![SEED_VERSION] };
+    let sent = region.metrics().seed_bytes.with_label_values(&["sent"]);
+    let compressor = Compressor::new()?;
+    let mut out = Sender { stream: output, compressor, sent, bytes: vec![SEED_VERSION] };
     let begun = match begin(region, asker, &request).await {
         Ok(begun) => begun,
         Err(reason) => {
@@ -130,6 +133,7 @@ async fn send_rows(
 struct Sender<W> {
     stream: W,
     compressor: Compressor,
+    sent: IntCounter,
     /// Records to be sent.
     bytes: Vec<u8>,
 }
@@ -141,6 +145,7 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
             let piece = bytes.split_to(bytes.len().min(FRAME_BYTES));
             let (packing, packed) = self.compressor.compress(piece);
             send_frame(&mut self.stream, &[&[packing.byte()], &packed]).await?;
+            self.sent.inc_by(packed.len() as u64 + 1);
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ use crate::resp::{OwnedArgs, Protocol, Reply, Value, value};
 use crate::sequencer::read_record;
 
 /// Small steps, so that much happens between them, and no pauses.
-const PACE: Pace = Pace { bytes_per_second: u64::MAX, pause_share: 0, step_bytes: 1 << 10 };
+const PACE: Pace = Pace { bytes_per_second: u64::MAX, read_share: 100, step_bytes: 1 << 10 };
 
 /// Deadlines are judged against this, long before any of the scripts' deadlines but the first.
 const NOW: WallMs = WallMs(2_000_000_000_000);

@@ -7,7 +7,7 @@ use meridian_conflict::clock::{Origin, RegionId};
 use meridian_proxy::cert;
 use meridian_proxy::link::endpoint::{AllowedRegions, Endpoint};
 use meridian_proxy::link::limits::TransportLimits;
-use meridian_topology::frame::{Control, Hello, PROTOCOLS};
+use meridian_topology::frame::{Control, Hello, PROTOCOLS, Protocols};
 
 /// The life that a region played by a test is in.
 pub const INCARNATION: u32 = 7;
@@ -22,8 +22,13 @@ pub fn endpoint(files: &Path, name: &str) -> Endpoint {
 
 /// The first frame of a region that has nothing.
 pub fn hello(cluster: &str, region: &str) -> Vec<u8> {
+    hello_speaking(PROTOCOLS, cluster, region)
+}
+
+/// The first frame of a region that has nothing and speaks these versions.
+pub fn hello_speaking(protocols: Protocols, cluster: &str, region: &str) -> Vec<u8> {
     let hello = Hello {
-        protocols: PROTOCOLS,
+        protocols,
         cluster: cluster.into(),
         region: region.into(),
         origin: Origin::new(RegionId::of(region), INCARNATION),
