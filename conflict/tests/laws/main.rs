@@ -20,5 +20,6 @@ mod oracles;
 mod order;
 mod purity;
 mod records;
+mod repair;
 mod seeding;
 mod table;
