@@ -11,18 +11,22 @@
 //! | [`entry`] | a key with its object, and what of it the store lacks |
 //! | [`locked`] | access to the objects under the shard locks, applying effects |
 //! | [`load`] | bringing objects in from the store |
+//! | `recent` | a sample of the keys committed lately |
 //! | `marks` | which elements the store lacks |
 //! | [`commit`] | taking dirty rows out to the store |
+//! | [`compare`] | digests of what keys show, mending what differs between regions |
 //! | [`evict`] | the memory bound |
 //! | [`rows`] | all rows of the store in order, to give them to another region |
 //! | [`walk`] | visiting all keys: scans, digests, flushes |
 
 pub mod commit;
+pub mod compare;
 pub mod entry;
 pub mod evict;
 pub mod load;
 pub mod locked;
 mod marks;
+mod recent;
 pub mod rows;
 pub mod walk;
 
@@ -118,6 +122,7 @@ pub struct Keyspace {
     /// Seconds, coarse; what eviction judges recency by.
     clock: AtomicU32,
     generations: AtomicU16,
+    recent: Mutex<recent::Recent>,
 }
 
 impl std::fmt::Debug for Keyspace {
@@ -147,6 +152,7 @@ impl Keyspace {
             dirty: AtomicU64::new(0),
             clock: AtomicU32::new(0),
             generations: AtomicU16::new(first_generation()),
+            recent: Mutex::default(),
         }
     }
 

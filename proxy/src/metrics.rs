@@ -66,6 +66,14 @@ pub struct Metrics {
     pub reroutes: IntCounterVec,
     /// `route{origin,peer}`.
     pub route: IntGaugeVec,
+    /// `divergent_ranges{peer}`: found so far.
+    pub divergent_ranges: IntCounterVec,
+    /// `entropy_keys_compared_total{peer}`.
+    pub entropy_keys: IntCounterVec,
+    /// `entropy_rounds_total{peer}`.
+    pub entropy_rounds: IntCounterVec,
+    /// `entropy_round_age_seconds{peer}`.
+    pub entropy_age: IntGaugeVec,
     /// `oplog_bytes`.
     pub oplog_bytes: IntGauge,
     /// `oplog_fsync_seconds`.
@@ -180,6 +188,26 @@ impl Metrics {
                 &["origin"],
             )?,
             route: build.gauges("route", "Which neighbour feeds an origin's ops.", &["origin", "peer"])?,
+            divergent_ranges: build.counters(
+                "divergent_ranges",
+                "Ranges of keys found so far in which two regions showed different values after the same ops.",
+                &["peer"],
+            )?,
+            entropy_keys: build.counters(
+                "entropy_keys_compared_total",
+                "Keys compared with a neighbour's.",
+                &["peer"],
+            )?,
+            entropy_rounds: build.counters(
+                "entropy_rounds_total",
+                "Comparisons of all keys with a neighbour that ended.",
+                &["peer"],
+            )?,
+            entropy_age: build.gauges(
+                "entropy_round_age_seconds",
+                "Since all keys were last compared with a neighbour.",
+                &["peer"],
+            )?,
             oplog_bytes: build.gauge("oplog_bytes", "Size of the op log on disk.")?,
             fsync_seconds: build.histogram(
                 "oplog_fsync_seconds",

@@ -125,9 +125,6 @@ pub enum EntropyRefusal {
     /// Its store fails.
     #[error("its store fails")]
     Store,
-    /// It does not compare.
-    #[error("it does not compare")]
-    Off,
 }
 
 /// An answer, or a part of one.

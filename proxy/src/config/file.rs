@@ -91,6 +91,7 @@ tables! {
         conflicts: Vec<Field<ConflictFile>>,
         clock: ClockFile,
         limits: LimitsFile,
+        anti_entropy: AntiEntropyFile,
         dev: DevFile,
     }
     /// `[listen]`
@@ -128,6 +129,8 @@ tables! {
         tail_cache: String,
         max_op: String,
     }
+    /// `[anti_entropy]`
+    AntiEntropyFile { enabled: bool, keys_per_second: u32, every: String, }
     /// `[dev]`
     DevFile { faults: bool, }
 }

@@ -38,6 +38,8 @@ pub struct Settings {
     pub clock: Clock,
     /// What clients and peers may make this region hold in memory.
     pub limits: Limits,
+    /// How this region compares itself with others.
+    pub anti_entropy: AntiEntropy,
     /// What is only for rehearsals.
     pub dev: Dev,
 }
@@ -243,6 +245,24 @@ pub struct Limits {
     pub tail_cache: u64,
     /// The largest encoded op, local or received.
     pub max_op: u64,
+}
+
+/// `[anti_entropy]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AntiEntropy {
+    /// Whether this region compares what it shows with its neighbours by itself. Their questions are
+    /// answered in any case.
+    pub enabled: bool,
+    /// Keys compared a second, at most.
+    pub keys_per_second: u32,
+    /// How often everything is compared although nothing was written.
+    pub every: Duration,
+}
+
+impl Default for AntiEntropy {
+    fn default() -> Self {
+        Self { enabled: true, keys_per_second: 2_000, every: Duration::from_secs(3600) }
+    }
 }
 
 /// `[dev]`

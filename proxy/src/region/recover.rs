@@ -179,6 +179,7 @@ impl Region {
             seeding,
             clients: Arc::default(),
             progress: Notify::new(),
+            entropy: Default::default(),
             elsewhere: Mutex::default(),
         });
         Ok((region, Threads { writer, committer, handle }))

@@ -10,6 +10,7 @@ mod clients;
 mod convergence;
 mod crashes;
 mod disk;
+mod entropy;
 mod fold;
 mod harness;
 mod healing;
