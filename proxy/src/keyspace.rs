@@ -46,6 +46,9 @@ pub use locked::Locked;
 /// Databases a client can `SELECT`.
 pub const DATABASES: usize = 16;
 
+/// A database and a key in it.
+pub type PlacedKey = (u8, Box<[u8]>);
+
 /// Shards of the map. Many, so that two commands seldom meet in one; a power of two.
 const SHARDS: usize = 512;
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::Keyspace;
+use super::{Keyspace, PlacedKey};
 
 /// Keys that are kept; the oldest go.
 pub(super) const RECENT_KEYS: usize = 512;
@@ -10,7 +10,7 @@ pub(super) const RECENT_KEYS: usize = 512;
 /// The sample, in order of commits.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    keys: VecDeque<(u8, Box<[u8]>)>,
+    keys: VecDeque<PlacedKey>,
     /// Keys that were ever noted.
     noted: u64,
 }
@@ -27,7 +27,7 @@ impl Recent {
 
 impl Keyspace {
     /// The newest `most` of the sampled keys that were committed since `mark` was returned; zero at first.
-    pub fn recent_since(&self, mark: u64, most: usize) -> (Vec<(u8, Box<[u8]>)>, u64) {
+    pub fn recent_since(&self, mark: u64, most: usize) -> (Vec<PlacedKey>, u64) {
         let recent = self.recent.lock();
         let fresh = usize::try_from(recent.noted.saturating_sub(mark)).unwrap_or(usize::MAX).min(most);
         (recent.keys.iter().rev().take(fresh).cloned().collect(), recent.noted)

@@ -4,7 +4,7 @@
 //!
 //! One task per region asks ([`run`]): what neighbours say has diverged, then keys that were committed
 //! lately, then all others bit by bit. Neighbours are answered by [`answer`]. What one comparison does is
-//! in [`compare`]. Both sides mend their own keys only; who finds a divergence tells the other to look.
+//! in [`compare`] and [`mend`]. Both sides mend their own keys only; who finds a divergence tells the other to look.
 //!
 //! | stream | direction | frames |
 //! |---|---|---|
@@ -12,6 +12,7 @@
 
 pub(super) mod answer;
 mod compare;
+mod mend;
 mod run;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]

@@ -4,21 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meridian_conflict::clock::{RegionId, VersionVector};
-use meridian_conflict::object::Object;
+use meridian_conflict::clock::RegionId;
 use meridian_conflict::repair::{Verdict, Views, verdict};
 use meridian_topology::entropy::{Answer, Ask, EntropyRefusal, Place};
-use meridian_topology::seed::{Assembler, Record};
 use serde_bytes::ByteBuf;
 use tokio::io::AsyncWriteExt;
 
 use super::{
-    Answers, EXCHANGE_WITHIN, EntropyError, FRAME_MAX, KEYS_BYTES, LIST_KEYS, OBJECT_MAX, RANGE_KEYS,
-    RECORD_MAX, SETTLE_WITHIN, SUSPECTS_MAX, Wire, blocking, framed, is_applied, judged_at,
+    Answers, EXCHANGE_WITHIN, EntropyError, FRAME_MAX, KEYS_BYTES, LIST_KEYS, RANGE_KEYS, SETTLE_WITHIN,
+    SUSPECTS_MAX, Wire, blocking, framed, is_applied, judged_at,
 };
-use crate::keyspace::compare::Mended;
-use crate::keyspace::load::facet_of;
-use crate::keyspace::{DATABASES, KeyRef};
+use crate::keyspace::{DATABASES, KeyRef, PlacedKey};
 use crate::link::framing::FrameReader;
 use crate::region::Region;
 
@@ -34,8 +30,8 @@ const FOUND_MAX: usize = 10_000;
 /// What settling one key costs, in keys of a walk.
 const SUSPECT_COST: u64 = 8;
 
-/// A key and its database.
-pub(super) type DatabaseKey = (u8, Box<[u8]>);
+/// A key and the low half of its digest.
+type Shown = (Box<[u8]>, u64);
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -49,9 +45,9 @@ pub(super) struct Tally {
     /// Suspects of which nothing could be said: they change all the time, or one side is behind.
     pub(super) unsettled: u64,
     /// The divergent keys, not more than so many.
-    pub(super) found: Vec<DatabaseKey>,
+    pub(super) found: Vec<PlacedKey>,
     /// The suspects of which nothing could be said, not more than so many.
-    left: Vec<DatabaseKey>,
+    left: Vec<PlacedKey>,
 }
 
 impl Tally {
@@ -75,6 +71,8 @@ pub(super) struct Comparison<'a, W> {
     /// Keys a second at most; `None` for as many as possible.
     pub(super) keys_per_second: Option<u64>,
     pub(super) tally: Tally,
+    /// Keys named in the log, those left out included.
+    pub(super) named: u64,
     /// One side does not catch up: suspects are not settled any more.
     is_behind: bool,
 }
@@ -93,7 +91,7 @@ impl<'a, W: Wire> Comparison<'a, W> {
         peer: &'a str,
         keys_per_second: Option<u64>,
     ) -> Self {
-        Self { region, wire, peer, keys_per_second, tally: Tally::default(), is_behind: false }
+        Self { region, wire, peer, keys_per_second, tally: Tally::default(), named: 0, is_behind: false }
     }
 
     /// Compares some ranges from `from` on. Returns where they end.
@@ -116,7 +114,7 @@ impl<'a, W: Wire> Comparison<'a, W> {
                 self.differing(at, to).await?;
                 self.count_ranges(u64::from(self.tally.divergent > before));
             }
-            self.rest(keys).await?;
+            self.rest(keys, 1).await?;
             at = range.until;
         }
         if at == from { Err(EntropyError::Protocol("no ranges")) } else { Ok(at) }
@@ -126,14 +124,15 @@ impl<'a, W: Wire> Comparison<'a, W> {
         self.region.metrics().divergent_ranges.with_label_values(&[self.peer]).inc_by(ranges);
     }
 
-    /// Keeps the pace after so many keys.
-    async fn rest(&self, keys: u64) -> Result<(), EntropyError> {
+    /// Counts keys that were compared, and keeps the pace: each costs so many keys of a walk.
+    async fn rest(&self, keys: u64, cost: u64) -> Result<(), EntropyError> {
         self.region.metrics().entropy_keys.with_label_values(&[self.peer]).inc_by(keys);
         if self.region.is_draining() {
             return Err(EntropyError::Draining);
         }
         if let Some(per_second) = self.keys_per_second {
-            tokio::time::sleep(Duration::from_secs_f64(keys as f64 / per_second.max(1) as f64)).await;
+            let seconds = keys.saturating_mul(cost) as f64 / per_second.max(1) as f64;
+            tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
         }
         Ok(())
     }
@@ -157,13 +156,13 @@ impl<'a, W: Wire> Comparison<'a, W> {
                     Ok((digests(region, database, stretch.keys, now_ms)?, stretch.next))
                 };
                 let (mine, next) = blocking(self.region, work).await?;
-                let differs = |(key, mine): &(Box<[u8]>, u64)| theirs.remove(key).unwrap_or(0) != *mine;
+                let differs = |(key, mine): &Shown| theirs.remove(key).unwrap_or(0) != *mine;
                 let suspects: Vec<_> = mine.into_iter().filter(differs).map(|(key, _)| key).collect();
                 self.settle_all(database, suspects).await?;
                 own_from = next;
             }
             // What only the peer has listed; here it may be in memory, or not be at all.
-            let rest: Vec<(Box<[u8]>, u64)> = theirs.into_iter().filter(|(_, digest)| *digest != 0).collect();
+            let rest: Vec<Shown> = theirs.into_iter().filter(|(_, digest)| *digest != 0).collect();
             self.settle_all(database, rest.into_iter().map(|(key, _)| key).collect()).await?;
             from = next.map(|hash| Place { database, hash });
         }
@@ -199,7 +198,7 @@ impl<'a, W: Wire> Comparison<'a, W> {
             let keys = divergent.into_iter().map(|key| ByteBuf::from(key.into_vec())).collect();
             self.one(Ask::Look { database, keys }).await?;
         }
-        self.rest(keys.len() as u64 * SUSPECT_COST).await?;
+        self.rest(keys.len() as u64, SUSPECT_COST).await?;
         Ok(found)
     }
 
@@ -231,10 +230,11 @@ impl<'a, W: Wire> Comparison<'a, W> {
     /// Counts and names a divergent key.
     fn name(&mut self, database: u8, key: &[u8]) {
         self.tally.divergent += 1;
-        if self.tally.divergent <= NAMED_MAX {
+        self.named += 1;
+        if self.named <= NAMED_MAX {
             let (peer, key) = (self.peer, shown(key));
             tracing::warn!(peer, database, key, "diverged: after the same ops both show different values");
-        } else if self.tally.divergent == NAMED_MAX + 1 {
+        } else if self.named == NAMED_MAX + 1 {
             tracing::warn!(peer = self.peer, "more keys have diverged; they are not named");
         }
         if self.tally.found.len() < FOUND_MAX {
@@ -254,7 +254,7 @@ impl<'a, W: Wire> Comparison<'a, W> {
     async fn look(&mut self, database: u8, keys: Vec<Box<[u8]>>) -> Result<(), EntropyError> {
         let found = self.settle_quietly(database, &keys).await?.len() as u64;
         self.count_ranges(found);
-        self.rest(keys.len() as u64 * SUSPECT_COST).await
+        self.rest(keys.len() as u64, SUSPECT_COST).await
     }
 
     /// Compares single keys, each a range of its own.
@@ -294,9 +294,8 @@ impl<'a, W: Wire> Comparison<'a, W> {
         let own = keys.to_vec();
         let work = move |region: &Region| {
             let durable = region.log().durable_lsn().0;
-            let observe =
-                |key: &Box<[u8]>| region.keyspace().observe(&KeyRef::new(database, key), now_ms, durable);
-            own.iter().map(observe).collect::<Result<Vec<_>, _>>()
+            let observe = |key| region.keyspace().observe(&KeyRef::new(database, key), now_ms, durable);
+            own.iter().map(|key| observe(key)).collect::<Result<Vec<_>, _>>()
         };
         let observed = blocking(self.region, work).await?;
         // After the digests were taken, so that it includes whatever they show.
@@ -330,70 +329,6 @@ impl<'a, W: Wire> Comparison<'a, W> {
         Ok(divergent)
     }
 
-    /// Mends a divergent key, if something of it is missing here. Returns whether it did.
-    async fn mend(&mut self, database: u8, key: &[u8]) -> Result<bool, EntropyError> {
-        let place = KeyRef::new(database, key);
-        let durable = self.region.log().durable_lsn().0;
-        let now_ms = judged_at(self.region);
-        let Some(mine) = self.region.keyspace().observe(&place, now_ms, durable)? else { return Ok(false) };
-        let asked = self.region.sequencer().applied();
-        let question = Ask::Object { applied: asked.clone(), database, key: ByteBuf::from(key.to_vec()) };
-        let (object, theirs) =
-            match tokio::time::timeout(EXCHANGE_WITHIN, self.fetch(question, database, key)).await {
-                Ok(Ok((object, Some(theirs)))) => (object, theirs),
-                // It changed there, or is too large to be sent: it will be found again.
-                Ok(Ok((_, None)) | Err(EntropyError::Refused(_))) => return Ok(false),
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(EntropyError::Slow),
-            };
-        if !is_applied(self.region, &theirs, SETTLE_WITHIN).await {
-            return Ok(false);
-        }
-        let mended = self.region.keyspace().mend(&place, mine.mark, &object, &asked, now_ms);
-        Ok(mended == Mended::Changed)
-    }
-
-    async fn fetch(
-        &self,
-        question: Ask,
-        database: u8,
-        key: &[u8],
-    ) -> Result<(Object, Option<VersionVector>), EntropyError> {
-        let mut answers = self.ask(question).await?;
-        let mut assembler = Assembler::new(RECORD_MAX);
-        let mut object: Option<Object> = None;
-        loop {
-            let piece = match answers.next().await? {
-                Answer::Rows(piece) => piece,
-                Answer::End { applied } => {
-                    self.count(&answers);
-                    return Ok((object.unwrap_or_default(), applied));
-                }
-                _ => return Err(EntropyError::Protocol("neither rows nor their end")),
-            };
-            if answers.bytes > OBJECT_MAX as u64 {
-                tracing::warn!(peer = self.peer, key = shown(key), "a divergent object is too large to mend");
-                return Ok((Object::default(), None));
-            }
-            assembler.push(&piece);
-            while let Some(record) = assembler.next_record()? {
-                let malformed = |_| EntropyError::Protocol("a malformed row");
-                match (record, &mut object) {
-                    (Record::Object { database: of, key: name, head }, None)
-                        if (of, name) == (database, key) =>
-                    {
-                        object = Some(Object::decode_head(head).map_err(malformed)?);
-                    }
-                    (Record::Element { facet, element, record }, Some(object)) => {
-                        let facet = facet_of(facet).ok_or(EntropyError::Protocol("no such facet"))?;
-                        object.restore_element(facet, element, record).map_err(malformed)?;
-                    }
-                    _ => return Err(EntropyError::Protocol("a row that cannot come here")),
-                }
-            }
-        }
-    }
-
     /// Asks, and waits for the one answer.
     async fn one(&self, ask: Ask) -> Result<Answer, EntropyError> {
         let exchange = async {
@@ -405,7 +340,7 @@ impl<'a, W: Wire> Comparison<'a, W> {
         tokio::time::timeout(EXCHANGE_WITHIN, exchange).await.unwrap_or(Err(EntropyError::Slow))
     }
 
-    async fn ask(&self, ask: Ask) -> Result<Answers<W::Input>, EntropyError> {
+    pub(super) async fn ask(&self, ask: Ask) -> Result<Answers<W::Input>, EntropyError> {
         let (input, mut output) = self.wire.open().await?;
         let frame = framed(&ask.encode())?;
         let sent = &self.region.metrics().link_bytes;
@@ -415,7 +350,7 @@ impl<'a, W: Wire> Comparison<'a, W> {
         Ok(Answers { frames: FrameReader::new(input, FRAME_MAX), bytes: 0 })
     }
 
-    fn count(&self, answers: &Answers<W::Input>) {
+    pub(super) fn count(&self, answers: &Answers<W::Input>) {
         let received = &self.region.metrics().link_bytes;
         received.with_label_values(&[self.peer, "received", "entropy"]).inc_by(answers.bytes);
     }
@@ -447,7 +382,7 @@ fn digests(
     database: u8,
     keys: Vec<Box<[u8]>>,
     now_ms: u64,
-) -> Result<Vec<(Box<[u8]>, u64)>, crate::store::StoreError> {
+) -> Result<Vec<Shown>, crate::store::StoreError> {
     let digest = |key: Box<[u8]>| {
         let digest = region.keyspace().digest_of(&KeyRef::new(database, &key), now_ms)?;
         Ok((key, digest.unwrap_or(0) as u64))

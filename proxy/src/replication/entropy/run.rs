@@ -34,6 +34,8 @@ struct Walk {
     /// Since when it is left alone, and for how long.
     failed: Option<(Instant, Duration)>,
     shown: u64,
+    /// Keys named in the log during this round.
+    named: u64,
 }
 
 impl Walk {
@@ -100,6 +102,7 @@ async fn ask(region: &Arc<Region>, id: RegionId, peer: &Peer, walk: &mut Walk) -
     let settings = region.settings().anti_entropy;
     let per_second = u64::from(settings.keys_per_second);
     let mut hot = Comparison::new(region, &peer.connection, &peer.name, Some(per_second));
+    hot.named = walk.named;
     hot.look_all(id).await?;
     if !settings.enabled {
         return Ok(());
@@ -111,6 +114,7 @@ async fn ask(region: &Arc<Region>, id: RegionId, peer: &Peer, walk: &mut Walk) -
     for (database, keys) in by_database {
         hot.check(database, keys).await?;
     }
+    walk.named = hot.named;
     let applied = region.sequencer().applied();
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let (least, every) = (ROUND_LEAST.min(settings.every), settings.every);
@@ -120,9 +124,14 @@ async fn ask(region: &Arc<Region>, id: RegionId, peer: &Peer, walk: &mut Walk) -
         Pace::Full => per_second,
     };
     let mut comparison = Comparison::new(region, &peer.connection, &peer.name, Some(per_second));
-    let place = comparison.step(walk.rounds.place()).await?;
+    comparison.named = walk.named;
+    let place = comparison.step(walk.rounds.place()).await;
+    walk.named = comparison.named;
+    let place = place?;
     let is_clean = comparison.tally.is_clean();
-    walk.rounds.advance(region.mono(), place, DATABASES as u8, is_clean, &applied);
+    if walk.rounds.advance(region.mono(), place, DATABASES as u8, is_clean, &applied) {
+        walk.named = 0;
+    }
     Ok(())
 }
 

@@ -9,9 +9,9 @@ use meridian_topology::entropy::Place;
 use meridian_topology::time::MonoMs;
 use serde::{Deserialize, Serialize};
 
-use super::compare::{Comparison, DatabaseKey, shown};
+use super::compare::{Comparison, shown};
 use super::{EntropyError, Peer, SUSPECTS_MAX, Wire};
-use crate::keyspace::DATABASES;
+use crate::keyspace::{DATABASES, PlacedKey};
 use crate::region::Region;
 
 /// How long both sides may take to mend what was found.
@@ -156,9 +156,9 @@ pub(super) async fn with<W: Wire>(
 async fn still_divergent<W: Wire>(
     region: &Region,
     comparison: &mut Comparison<'_, W>,
-    keys: Vec<DatabaseKey>,
+    keys: Vec<PlacedKey>,
     deadline: MonoMs,
-) -> Result<Vec<DatabaseKey>, EntropyError> {
+) -> Result<Vec<PlacedKey>, EntropyError> {
     let mut remaining = Vec::new();
     for (database, key) in keys {
         // One by one: after a divergence was found there are few, or time is up anyway.
