@@ -79,6 +79,14 @@ pub struct Metrics {
     pub tombstones: IntGauge,
     /// `reaped_total{what}`.
     pub reaped: IntCounterVec,
+    /// `divergent_ranges{peer}`: found so far.
+    pub divergent_ranges: IntCounterVec,
+    /// `entropy_keys_compared_total{peer}`.
+    pub entropy_keys: IntCounterVec,
+    /// `entropy_rounds_total{peer}`.
+    pub entropy_rounds: IntCounterVec,
+    /// `entropy_round_age_seconds{peer}`.
+    pub entropy_age: IntGaugeVec,
     /// `oplog_bytes`.
     pub oplog_bytes: IntGauge,
     /// `oplog_fsync_seconds`.
@@ -217,6 +225,26 @@ impl Metrics {
                 "reaped_total",
                 "Keys that were relieved of what nothing shows, or were expired and cleared for all regions.",
                 &["what"],
+            )?,
+            divergent_ranges: build.counters(
+                "divergent_ranges",
+                "Ranges of keys found so far in which two regions showed different values after the same ops.",
+                &["peer"],
+            )?,
+            entropy_keys: build.counters(
+                "entropy_keys_compared_total",
+                "Keys compared with a neighbour's.",
+                &["peer"],
+            )?,
+            entropy_rounds: build.counters(
+                "entropy_rounds_total",
+                "Comparisons of all keys with a neighbour that ended.",
+                &["peer"],
+            )?,
+            entropy_age: build.gauges(
+                "entropy_round_age_seconds",
+                "Since all keys were last compared with a neighbour.",
+                &["peer"],
             )?,
             oplog_bytes: build.gauge("oplog_bytes", "Size of the op log on disk.")?,
             fsync_seconds: build.histogram(

@@ -45,6 +45,7 @@ use crate::keyspace::Keyspace;
 use crate::link::faults::Faults;
 use crate::metrics::Metrics;
 use crate::oplog::{self, LogError, Lsn};
+use crate::replication::entropy::Entropy;
 use crate::sequencer::{AppliedMark, Sequencer};
 use crate::session::clients::Clients;
 use crate::store::StoreError;
@@ -83,6 +84,7 @@ pub struct Region {
     pub(crate) membership: watch::Sender<Arc<Membership>>,
     follower: AtomicBool,
     config_file: OnceLock<PathBuf>,
+    entropy: Entropy,
     /// What each other region is known to have applied durably.
     elsewhere: Mutex<BTreeMap<RegionId, VersionVector>>,
 }
@@ -189,6 +191,11 @@ impl Region {
         let mut confirmed = self.confirmed.subscribe();
         // The sender lives as long as this region.
         let _ = confirmed.wait_for(|confirmed| *confirmed).await;
+    }
+
+    /// Comparing with other regions.
+    pub fn entropy(&self) -> &Entropy {
+        &self.entropy
     }
 
     /// How far taking over another region's state has come.

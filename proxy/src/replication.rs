@@ -11,10 +11,12 @@
 //! | stream | direction | frames |
 //! |---|---|---|
 //! | control | both, opened by the dialling side | [`meridian_topology::frame::Control`] |
+//! | comparison | both, opened by the asker | a question, then answers; see [`entropy`] |
 //! | ops | unidirectional, from the one that is subscribed to | head: version `u8`, subscription `u64` LE; then packing `u8` and a batch |
 
 pub mod apply;
 mod dials;
+pub mod entropy;
 mod hub;
 mod outgoing;
 mod peer;
@@ -50,6 +52,7 @@ pub struct Replication {
     pub address: SocketAddr,
     endpoint: Arc<Endpoint>,
     hub: JoinHandle<()>,
+    entropy: JoinHandle<()>,
 }
 
 impl Replication {
@@ -73,13 +76,16 @@ impl Replication {
         };
         let endpoint = Arc::new(endpoint);
         let address = endpoint.local_address().unwrap_or(settings.listen.link);
+        let entropy = tokio::spawn(entropy::run(Arc::clone(&region)));
         let hub = tokio::spawn(hub::run(Arc::clone(&region), Arc::clone(&endpoint), allowed, states));
-        Ok(Self { address, endpoint, hub })
+        Ok(Self { address, endpoint, hub, entropy })
     }
 
     /// Tells the peers and closes. Call once the region drains.
     pub async fn stop(self) {
         let _ = self.hub.await;
+        // Whatever it is at can break off anywhere.
+        self.entropy.abort();
         self.endpoint.close(crate::link::close::CloseReason::ShuttingDown).await;
     }
 }

@@ -21,5 +21,6 @@ mod order;
 mod purity;
 mod reaping;
 mod records;
+mod repair;
 mod seeding;
 mod table;

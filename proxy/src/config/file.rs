@@ -92,6 +92,7 @@ tables! {
         clock: ClockFile,
         limits: LimitsFile,
         seed: SeedFile,
+        anti_entropy: AntiEntropyFile,
         dev: DevFile,
     }
     /// `[listen]`
@@ -131,6 +132,8 @@ tables! {
     }
     /// `[seed]`
     SeedFile { donor_pace: String, donor_share: u32, stale_reads: bool, }
+    /// `[anti_entropy]`
+    AntiEntropyFile { enabled: bool, keys_per_second: u32, every: String, }
     /// `[dev]`
     DevFile { faults: bool, }
 }

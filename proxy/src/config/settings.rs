@@ -40,6 +40,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Taking over and giving away a region's whole state.
     pub seed: Seed,
+    /// How this region compares itself with others.
+    pub anti_entropy: AntiEntropy,
     /// What is only for rehearsals.
     pub dev: Dev,
 }
@@ -262,6 +264,24 @@ pub struct Seed {
 impl Default for Seed {
     fn default() -> Self {
         Self { donor_pace: 64 << 20, donor_share: 50, stale_reads: false }
+    }
+}
+
+/// `[anti_entropy]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AntiEntropy {
+    /// Whether this region compares what it shows with its neighbours by itself. Their questions are
+    /// answered in any case.
+    pub enabled: bool,
+    /// Keys compared a second, at most.
+    pub keys_per_second: u32,
+    /// How often everything is compared although nothing was written.
+    pub every: Duration,
+}
+
+impl Default for AntiEntropy {
+    fn default() -> Self {
+        Self { enabled: true, keys_per_second: 2_000, every: Duration::from_secs(3600) }
     }
 }
 

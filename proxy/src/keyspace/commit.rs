@@ -9,6 +9,7 @@ use meridian_conflict::clock::Hlc;
 
 use super::entry::Entry;
 use super::marks::Mark;
+use super::recent::RECENT_KEYS;
 use super::{DATABASES, KeyRef, Keyspace, shard_of};
 use crate::store::{Batch, StoreError, row};
 
@@ -32,6 +33,8 @@ pub struct Round {
     vacant: Vec<u64>,
     /// Objects of the present hash of which some elements have been taken, and some not.
     open: Vec<(u8, Box<[u8]>)>,
+    /// One object of so many is noted as committed lately.
+    sample_every: usize,
 }
 
 impl Keyspace {
@@ -66,7 +69,8 @@ impl Keyspace {
             hashes.extend(&taken);
             state.leaving.extend(taken);
         }
-        Round { hashes, next: 0, counts, vacant: Vec::new(), open: Vec::new() }
+        let sample_every = hashes.len().div_ceil(RECENT_KEYS).max(1);
+        Round { hashes, next: 0, counts, vacant: Vec::new(), open: Vec::new(), sample_every }
     }
 
     /// Fills `batch` with the rows of some more objects. Returns `false` when none were left.
@@ -99,6 +103,9 @@ impl Keyspace {
                 // would be found again and again.
                 while let Some(entry) = locked.dirty_entry(hash) {
                     self.dirty.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+                    if round.next.is_multiple_of(round.sample_every) {
+                        self.recent.lock().note(entry.database(), entry.key());
+                    }
                     round.take_head(entry, &mut value, batch, clock)?;
                     if !take_elements(entry, &mut value, batch)? {
                         round.open.push((entry.database(), entry.key().into()));

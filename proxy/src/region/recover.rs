@@ -186,6 +186,7 @@ impl Region {
             settled,
             clients: Arc::default(),
             progress: Notify::new(),
+            entropy: Default::default(),
             elsewhere: Mutex::default(),
         });
         Ok((region, Threads { writer, committer, handle }))

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use meridian_conflict::clock::RegionId;
+use meridian_topology::entropy::Ask;
 use meridian_topology::frame::{Control, PROTOCOLS, Protocol};
 use prometheus::IntCounter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::hub::Event;
-use super::seed;
+use super::{entropy, seed};
 use crate::link::backoff::Backoff;
 use crate::link::close::{CloseReason, Ended};
 use crate::link::compress::{Decompressor, Packing};
@@ -47,6 +48,9 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// How long a peer that has ended its control stream may take to close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a peer that opened a stream may take to say what it wants.
+const QUESTION_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the hub tells a connection's writer.
 pub(super) enum Outbound {
@@ -243,7 +247,7 @@ pub(super) async fn run(
     let writer = tokio::spawn(write_control(peer_connection, send, queue, spoken.clone(), sent));
     let accepting = accept_streams(connection.clone(), peer, session, spoken.clone(), context.clone());
     let streams = tokio::spawn(accepting);
-    let seeds = tokio::spawn(accept_seeds(connection.clone(), peer, Arc::clone(&context.region)));
+    let questions = tokio::spawn(accept_questions(connection.clone(), peer, Arc::clone(&context.region)));
     let (accepted, fault) = read_control(receive, peer, session, &spoken, &context).await;
     let close = |why: &str| {
         connection.close(quinn::VarInt::from_u32(CloseReason::ProtocolError.code()), why.as_bytes());
@@ -259,7 +263,7 @@ pub(super) async fn run(
     }
     let ended = Ended::from(&connection.closed().await);
     streams.abort();
-    seeds.abort();
+    questions.abort();
     writer.abort();
     let _ = context.events.send(Event::Disconnected { peer, session }).await;
     match fault {
@@ -375,16 +379,34 @@ async fn accept_streams(
     }
 }
 
-/// Gives this region's state to the peer whenever it asks, one time after the other.
-async fn accept_seeds(connection: quinn::Connection, peer: RegionId, region: Arc<Region>) {
-    let pace = seed::Pace::of(&region.settings().seed);
+/// Answers what the peer asks on streams of its own: our state, one time after the other, or how ours
+/// compares with its own.
+async fn accept_questions(connection: quinn::Connection, peer: RegionId, region: Arc<Region>) {
+    let giving = Arc::new(Semaphore::new(1));
     while let Ok((send, receive)) = connection.accept_bi().await {
-        tracing::info!(peer = format!("{:08x}", peer.0), "giving our state to a peer");
-        let _ = send.set_priority(SEED_PRIORITY);
-        match seed::donor::donate(&region, peer, pace, receive, send).await {
-            Ok(()) => tracing::info!(peer = format!("{:08x}", peer.0), "gave our state to a peer"),
-            Err(error) => tracing::warn!(%error, "giving our state to a peer broke off"),
-        }
+        // The transport bounds how many there can be at once.
+        let (region, giving) = (Arc::clone(&region), Arc::clone(&giving));
+        tokio::spawn(async move {
+            let mut input = FrameReader::new(receive, seed::REQUEST_MAX);
+            let Ok(Ok(Some(question))) = tokio::time::timeout(QUESTION_WITHIN, input.next()).await else {
+                return;
+            };
+            if Ask::is_one(&question) {
+                if let Err(error) = entropy::answer::answer(&region, peer, question, send).await {
+                    tracing::debug!(peer = format!("{:08x}", peer.0), %error, "a comparison broke off");
+                }
+                return;
+            }
+            // Nobody closes the semaphore.
+            let Ok(_turn) = giving.acquire().await else { return };
+            tracing::info!(peer = format!("{:08x}", peer.0), "giving our state to a peer");
+            let pace = seed::Pace::of(&region.settings().seed);
+            let _ = send.set_priority(SEED_PRIORITY);
+            match seed::donor::donate_to(&region, peer, pace, &question, input, send).await {
+                Ok(()) => tracing::info!(peer = format!("{:08x}", peer.0), "gave our state to a peer"),
+                Err(error) => tracing::warn!(%error, "giving our state to a peer broke off"),
+            }
+        });
     }
 }
 

@@ -18,7 +18,7 @@ pub mod donor;
 pub mod receiver;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-mod tests;
+pub(super) mod tests;
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ const FRAME_BYTES: usize = 256 << 10;
 const FRAME_MAX: usize = FRAME_BYTES + 1;
 
 /// The longest request.
-const REQUEST_MAX: usize = 1 << 20;
+pub(super) const REQUEST_MAX: usize = 1 << 20;
 
 /// The longest record: a row, its key, and their lengths.
 const RECORD_MAX: usize = row::MAX_PAYLOAD_BYTES + row::MAX_KEY_BYTES + 64;

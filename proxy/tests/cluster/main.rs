@@ -12,6 +12,7 @@ mod clocks;
 mod convergence;
 mod crashes;
 mod disk;
+mod entropy;
 mod failures;
 mod fold;
 mod harness;

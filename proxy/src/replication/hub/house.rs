@@ -9,6 +9,7 @@ use meridian_topology::replica::{self, Phase};
 
 use super::Hub;
 use crate::oplog::Lsn;
+use crate::replication::entropy::Peer;
 use crate::sequencer::AppliedMark;
 
 impl Hub {
@@ -18,6 +19,7 @@ impl Hub {
         let wall = self.region.wall().0;
         let all = self.replica.status();
         self.forget_links(&all);
+        self.tell_whom_to_compare_with(&all);
         for status in all {
             let name = self.name(status.peer);
             let label = [name.as_str()];
@@ -56,6 +58,20 @@ impl Hub {
         self.show_routes(&metrics);
         self.show_stability(&metrics);
         self.tell_truncation();
+    }
+
+    /// With whom this region can compare what it shows: those heard of, and not waited for in vain.
+    fn tell_whom_to_compare_with(&self, all: &[replica::PeerStatus]) {
+        let stability = self.replica.stability();
+        let is_fit = |status: &&replica::PeerStatus| {
+            status.phase == Phase::Up && !status.silent && !stability.is_fenced(status.peer)
+        };
+        let peers = all.iter().filter(is_fit).filter_map(|status| {
+            let (_, wire) = self.wires.get(&status.peer)?;
+            let peer = Peer { name: self.name(status.peer), connection: wire.connection.clone() };
+            Some((status.peer, peer))
+        });
+        self.region.entropy().set_peers(peers.collect());
     }
 
     /// Who is fenced or soon will be, and who keeps metadata and log from going.

@@ -33,7 +33,23 @@ pub async fn donate(
     output: impl AsyncWrite + Unpin,
 ) -> Result<(), SeedError> {
     let mut input = FrameReader::new(input, REQUEST_MAX);
-    let request = Request::decode(&input.next().await?.ok_or(SeedError::Ended)?)?;
+    let request = input.next().await?.ok_or(SeedError::Ended)?;
+    donate_to(region, asker, pace, &request, input, output).await
+}
+
+/// [`donate`], with the request read already.
+///
+/// # Errors
+/// As [`donate`].
+pub async fn donate_to(
+    region: &Arc<Region>,
+    asker: RegionId,
+    pace: Pace,
+    request: &[u8],
+    mut input: FrameReader<impl AsyncRead + Unpin>,
+    output: impl AsyncWrite + Unpin,
+) -> Result<(), SeedError> {
+    let request = Request::decode(request)?;
     let sent = region.metrics().seed_bytes.with_label_values(&["sent"]);
     let compressor = Compressor::new()?;
     let mut out = Sender { stream: output, compressor, sent, bytes: vec![SEED_VERSION] };
