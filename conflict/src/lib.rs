@@ -20,6 +20,7 @@
 //! | [`lww`] | the policy under which a whole key is one register |
 //! | [`hook`] | the merge-hook contract, built-in hooks, the court that tries them |
 //! | [`reading`] | what a key shows under its policy |
+//! | [`repair`] | when two replicas of a key have diverged, and what mends it |
 //! | [`replicated`] | the same types under the traits of the `crdts` crate |
 
 pub mod amount;
@@ -35,5 +36,6 @@ pub mod op;
 pub mod outcome;
 pub mod policy;
 pub mod reading;
+pub mod repair;
 pub mod replicated;
 pub mod scalar;

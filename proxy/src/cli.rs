@@ -11,6 +11,7 @@ pub mod signals;
 pub mod status;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 
 use std::path::PathBuf;
 
@@ -97,6 +98,15 @@ Examples:
         #[command(subcommand)]
         command: hook::HookCommand,
     },
+    /// Compare everything a region shows with its neighbours, and mend what differs
+    #[command(after_help = "\
+What a neighbour has not applied yet is no difference: it is waited for.
+Exit code 0: all equal. 2: keys had diverged; they are named, and the log names them, too.
+1: not everything could be compared.
+
+Example:
+  meridian verify --admin http://10.0.0.1:9380")]
+    Verify(verify::VerifyArgs),
 }
 
 /// A configuration file.
@@ -125,6 +135,7 @@ impl Cli {
             Command::Cert { command } => cert::run(&command),
             Command::Status(args) => status::run(&args).await,
             Command::Hook { command } => hook::run(&command),
+            Command::Verify(args) => verify::run(&args).await,
         }
     }
 }

@@ -41,7 +41,7 @@ fn reading(key: &Key, object: Option<&Object>) -> [u128; 3] {
 fn settle(data: &mut Dataset) {
     for object in data.values_mut() {
         object.settle(&mut Outcome::default());
-        object.reclaim(&mut Outcome::default());
+        object.reclaim(|_| false, &mut Outcome::default());
     }
     data.retain(|_, object| !object.is_vacant());
 }

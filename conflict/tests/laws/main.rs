@@ -20,6 +20,8 @@ mod lww;
 mod oracles;
 mod order;
 mod purity;
+mod reaping;
 mod records;
+mod repair;
 mod seeding;
 mod table;

@@ -91,6 +91,8 @@ tables! {
         conflicts: Vec<Field<ConflictFile>>,
         clock: ClockFile,
         limits: LimitsFile,
+        seed: SeedFile,
+        anti_entropy: AntiEntropyFile,
         dev: DevFile,
     }
     /// `[listen]`
@@ -128,6 +130,10 @@ tables! {
         tail_cache: String,
         max_op: String,
     }
+    /// `[seed]`
+    SeedFile { donor_pace: String, donor_share: u32, stale_reads: bool, }
+    /// `[anti_entropy]`
+    AntiEntropyFile { enabled: bool, keys_per_second: u32, every: String, }
     /// `[dev]`
     DevFile { faults: bool, }
 }

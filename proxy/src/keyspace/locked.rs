@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use dashmap::{RwLockWriteGuard, SharedValue};
-use meridian_conflict::clock::VersionVector;
+use meridian_conflict::clock::{Origin, VersionVector};
 use meridian_conflict::crdt::TablePlace;
 use meridian_conflict::object::{Applying, Object};
 use meridian_conflict::op::{Change, Effect, ElementBaseline, Facet, MalformedBody};
@@ -196,6 +196,8 @@ impl<'k> Locked<'k> {
         entry.touch(self.keyspace.clock());
         let shown = entry.object.facet().is_some();
         entry.set_stored(true, shown);
+        entry.set_stored_due(entry.object.deadline_ms());
+        entry.set_stored_sums(entry.only_remembers());
         let bytes = entry.footprint();
         let Some(table) = self.table_mut(key.shard()) else { return };
         table
@@ -363,6 +365,20 @@ impl<'k> Locked<'k> {
             });
         }
         applied
+    }
+
+    /// Drops sums of the key that nothing shows, but for those of origins that are `kept`. No reader sees
+    /// anything of it. Returns whether there were any.
+    pub(super) fn reclaim(&mut self, key: &KeyRef<'_>, kept: impl Fn(Origin) -> bool) -> bool {
+        let reclaimable = |entry: &Entry| entry.object().can_reclaim(&kept);
+        if !self.entry(key).is_some_and(reclaimable) {
+            return false;
+        }
+        let (keyspace, mut applied) = (self.keyspace, Applied::default());
+        if let Some(entry) = self.entry_to_write(key) {
+            change_entry(keyspace, entry, 0, &mut applied, |object, tracker| object.reclaim(kept, tracker));
+        }
+        true
     }
 
     fn change(
