@@ -11,6 +11,7 @@ use crate::crdt::Score;
 use crate::object::{ALL_FACETS, Applying, Object, facet_bit};
 use crate::op::{BodyBuilder, Effect, Facet};
 use crate::outcome::Outcome;
+use crate::scalar::{Scalar, Value};
 
 /// What a write does to the key's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Editor<'a, 'b> {
     object: Option<&'a Object>,
     /// Under `lww`, all that there is.
     stated_over: Option<Option<&'a Object>>,
+    /// What shows where several values are alive, under a policy that has a write replace them.
+    replacing: Option<&'a Object>,
     origin: Origin,
     expired: bool,
     prepared: bool,
@@ -46,7 +49,17 @@ impl<'a, 'b> Editor<'a, 'b> {
     pub fn new(object: Option<&'a Object>, origin: Origin, now_ms: u64, out: &'b mut BodyBuilder) -> Self {
         let expired = object.is_some_and(|o| o.is_expired(now_ms));
         let (prepared, deadline_settled, reborn) = (false, false, false);
-        Self { object, stated_over: None, origin, expired, prepared, deadline_settled, reborn, out }
+        Self {
+            object,
+            stated_over: None,
+            replacing: None,
+            origin,
+            expired,
+            prepared,
+            deadline_settled,
+            reborn,
+            out,
+        }
     }
 
     /// An editor whose command states the whole key: for a key under the policy `lww`
@@ -59,6 +72,24 @@ impl<'a, 'b> Editor<'a, 'b> {
     ) -> Self {
         let editor = Self::new(object.map(Object::under_lww), origin, now_ms, out);
         Self { stated_over: Some(object), ..editor }
+    }
+
+    /// This editor for a key under `multi-value` or `hook`, which shows `shown`: where several values
+    /// are alive, an increment is of what shows and replaces them all, as every write does that has
+    /// seen them.
+    pub fn replacing(self, shown: Option<&'a Object>) -> Self {
+        Self { replacing: shown.filter(|_| !self.expired), ..self }
+    }
+
+    /// What an increment of the string or field `of` assigns instead, if several values of it are alive.
+    fn replaced(
+        &self,
+        of: impl Fn(&'a Object) -> Option<&'a Scalar<Value>>,
+        amount: &Amount,
+    ) -> Option<String> {
+        let _several = self.object.and_then(&of).filter(|scalar| scalar.is_plural())?;
+        let shown = self.replacing.and_then(&of)?.shown()?;
+        Some(Amount::parse(&shown)?.plus(amount).to_text())
     }
 
     /// The object as a reader sees it: `None` when it is absent, expired or empty.
@@ -152,6 +183,9 @@ impl<'a, 'b> Editor<'a, 'b> {
 
     /// Adds to the string's counter.
     pub fn add(&mut self, amount: &Amount) {
+        if let Some(sum) = self.replaced(Object::string, amount) {
+            return self.assign(sum.as_bytes(), NewDeadline::Keep);
+        }
         self.prepare();
         let known = self.object.and_then(Object::string);
         let (total, fresh) = match known {
@@ -179,6 +213,9 @@ impl<'a, 'b> Editor<'a, 'b> {
 
     /// `HINCRBY` of one field.
     pub fn field_add(&mut self, field: &[u8], amount: &Amount) {
+        if let Some(sum) = self.replaced(|object| object.hash()?.field(field), amount) {
+            return self.field_assign(field, sum.as_bytes());
+        }
         self.prepare();
         let known = self.object.and_then(Object::hash).and_then(|h| h.field(field));
         let (total, fresh) = match known {

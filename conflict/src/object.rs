@@ -5,6 +5,7 @@
 //! removes it.
 
 mod merge;
+mod several;
 pub mod stored;
 mod whole;
 
@@ -62,7 +63,7 @@ impl PartialEq for Several {
 pub struct Object {
     content: Content,
     expiry: Option<Box<Expiry>>,
-    /// Which ops stated the whole key; none where nothing was written under `lww`.
+    /// There exactly where ops stated the whole key under `lww`, or a string or field has several values.
     wholes: Option<Box<whole::Wholes>>,
 }
 
@@ -192,7 +193,7 @@ impl Object {
                     && several.sorted_set.is_vacant()
             }
         };
-        content && self.wholes.is_none() && self.expiry.as_ref().is_none_or(|e| e.is_vacant())
+        content && self.marks().is_empty() && self.expiry.as_ref().is_none_or(|e| e.is_vacant())
     }
 
     /// Stamps of the live contributions of a facet, in no order.
@@ -232,8 +233,14 @@ impl Object {
         content + self.marks_bytes() + self.expiry.as_ref().map_or(0, |e| e.heap_bytes())
     }
 
-    /// Gives up the form for several facets when one or none is left.
+    /// Brings the object into the form that its content has: after every change.
     fn simplify(&mut self) {
+        self.simplify_content();
+        self.fit_wholes();
+    }
+
+    /// Gives up the form for several facets when one or none is left.
+    fn simplify_content(&mut self) {
         if self.expiry.as_ref().is_some_and(|e| e.is_vacant()) {
             self.expiry = None;
         }

@@ -76,6 +76,42 @@ pub fn merged(
     Some(Merged { value: merged.value.into_owned(), decided: merged.decided })
 }
 
+/// The object as the policy `hook` reads it, where several values of something are alive; the
+/// caller keeps it ([`Object::keep_merged`]). Each of them is told to `told` with how it was decided.
+/// It costs a copy of the object and a call for each.
+pub fn under_hook(
+    hook: Option<&dyn MergeHook>,
+    key: &[u8],
+    object: &Object,
+    mut told: impl FnMut(Decided),
+) -> Object {
+    let mut shown = object.clone();
+    if let Some(string) = object.string().filter(|string| string.is_plural())
+        && let Some(merged) = merged(hook, key, None, string)
+    {
+        told(merged.decided);
+        shown.show_string(merged.value);
+    }
+    let Some(hash) = object.hash().filter(|hash| hash.is_plural()) else { return shown };
+    if let Some(hook) = hook.filter(|hook| hook.merges_hashes()) {
+        let merged = merged_hash(hook, key, object);
+        told(merged.decided);
+        for field in hash.fields().keys() {
+            let at = merged.value.binary_search_by(|(name, _)| name.cmp(field)).ok();
+            let value = at.and_then(|at| merged.value.get(at)).map(|(_, value)| value.to_vec());
+            shown.show_field(field, value);
+        }
+        return shown;
+    }
+    for (field, scalar) in hash.fields().iter().filter(|(_, scalar)| scalar.is_plural()) {
+        if let Some(merged) = merged(hook, key, Some(field), scalar) {
+            told(merged.decided);
+            shown.show_field(field, Some(merged.value));
+        }
+    }
+    shown
+}
+
 /// What a hash shows under the policy `hook` where the hook merges whole hashes.
 pub fn merged_hash(hook: &dyn MergeHook, key: &[u8], object: &Object) -> Merged<MergedHash> {
     let fields = object.hash().into_iter().flat_map(|hash| hash.fields());
@@ -156,6 +192,57 @@ mod tests {
         for hook in [None, Some(&max as &dyn MergeHook)] {
             assert_eq!(merged(hook, b"k", None, &sole).unwrap().decided, Decided::Sole);
         }
+    }
+
+    #[test]
+    fn under_a_hook_an_object_shows_what_it_was_merged_to_until_it_changes() {
+        let mut object = object(&[(1, assign(b"20")), (2, assign(b"3")), (3, field(b"f", b"x"))]);
+        assert!(object.is_plural() && object.merged(&[1; 32]).is_none());
+        let max = BuiltIn::new(Kind::Max);
+        let mut told = Vec::new();
+        let shown = under_hook(Some(&max), b"k", &object, |decided| told.push(decided));
+        assert_eq!(told, [Decided::Hook]);
+        assert_eq!(shown.string().unwrap().shown().unwrap(), &b"20"[..]);
+        assert_eq!((shown.facet(), shown.is_plural()), (object.facet(), false));
+        object.keep_merged([1; 32], shown.clone());
+        assert_eq!(object.merged(&[1; 32]), Some(&shown));
+        object.forget_merged(&[1; 32]);
+        assert_eq!((object.merged(&[1; 32]), object.merged(&[2; 32])), (Some(&shown), None));
+        object.forget_merged(&[2; 32]);
+        assert_eq!(object.merged(&[1; 32]), None);
+        object.keep_merged([1; 32], shown);
+        let stamp = Stamp { hlc: Hlc::from_ms(9), dot: Dot::new(Origin(9), 1) };
+        let how = Applying { stamp, seen: Seen::All };
+        object.apply(&field(b"f", b"y"), how, &mut Outcome::default());
+        assert_eq!(object.merged(&[1; 32]), None);
+        object.apply(&assign(b"1"), how, &mut Outcome::default());
+        assert!(!object.is_plural());
+    }
+
+    #[test]
+    fn fields_are_merged_one_by_one_and_the_others_stay() {
+        let two = object(&[(1, field(b"a", b"1")), (2, field(b"a", b"2")), (3, field(b"b", b"3"))]);
+        let shown = under_hook(Some(&BuiltIn::new(Kind::ConcatUniqueLines)), b"k", &two, |_| {});
+        let value = |name: &[u8]| shown.hash().unwrap().field(name).unwrap().shown().unwrap().into_owned();
+        assert_eq!((value(b"a"), value(b"b")), (b"1\n2".to_vec(), b"3".to_vec()));
+        // Without the hook the newest of each shows.
+        let shown = under_hook(None, b"k", &two, |_| {});
+        assert_eq!(shown.hash().unwrap().field(b"a").unwrap().shown().unwrap(), &b"2"[..]);
+    }
+
+    #[test]
+    fn an_increment_of_several_values_replaces_them_with_what_shows() {
+        use crate::edit::Editor;
+        use crate::op::{BodyBuilder, changes};
+        let object = object(&[(1, assign(b"20")), (2, assign(b"3"))]);
+        let shown = under_hook(Some(&BuiltIn::new(Kind::Max)), b"k", &object, |_| {});
+        let mut body = BodyBuilder::default();
+        let mut editor = Editor::new(Some(&object), Origin(5), 0, &mut body).replacing(Some(&shown));
+        editor.add(&Amount::from(4));
+        editor.finish(0, b"k");
+        let change = changes(body.body()).next().unwrap().unwrap();
+        let effects: Vec<_> = change.effects().map(Result::unwrap).collect();
+        assert!(matches!(effects.as_slice(), [Effect::Assign { value: b"24", .. }]), "{effects:?}");
     }
 
     #[test]

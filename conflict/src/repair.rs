@@ -3,7 +3,9 @@
 //! What shows is a function of the set of ops applied, so replicas that have applied the same ops on
 //! a key must show the same. They hardly ever have applied the same ops altogether; [`verdict`] says
 //! when they have on one key. Everything else is lag, and never a divergence. What is only remembered,
-//! and does not show yet, is not compared: replicas may have reclaimed it at different times.
+//! and does not show yet, is not compared: replicas may have reclaimed it at different times. Nor is what
+//! lost under `lww`, which is let go of at different times, too ([`Object::settle`]); so keys are compared
+//! as [`Object::under_lww`] reads them, whatever their policy.
 
 use crate::clock::{VersionVector, covers_all};
 use crate::digest::digest;
@@ -55,7 +57,7 @@ pub fn repaired(database: u8, key: &[u8], mine: &Object, theirs: &Object, now_ms
         let (mut united, nothing) = (first.clone(), VersionVector::new());
         // To those who have applied nothing, all that the other has is new.
         united.merge(&nothing, second, &nothing);
-        let shown = digest(database, key, &united, now_ms);
+        let shown = digest(database, key, united.under_lww(), now_ms);
         (shown, united)
     };
     let (ours, other) = (unite(mine, theirs), unite(theirs, mine));

@@ -137,6 +137,11 @@ impl<V: ScalarValue> Scalar<V> {
         }
     }
 
+    /// Whether more than one assignment is alive.
+    pub fn is_plural(&self) -> bool {
+        matches!(self.register, Register::Many(_))
+    }
+
     /// The deltas known, swallowed ones included, by origin.
     pub fn deltas(&self) -> &[DeltaSum] {
         &self.deltas

@@ -40,6 +40,7 @@ use dashmap::{DashMap, SharedValue};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use crate::policies::Policies;
 use crate::store::Store;
 use crate::store::row::key_hash;
 use entry::Slot;
@@ -128,6 +129,7 @@ pub struct Keyspace {
     clock: AtomicU32,
     generations: AtomicU16,
     recent: Mutex<recent::Recent>,
+    policies: Policies,
 }
 
 impl std::fmt::Debug for Keyspace {
@@ -158,7 +160,13 @@ impl Keyspace {
             clock: AtomicU32::new(0),
             generations: AtomicU16::new(first_generation()),
             recent: Mutex::default(),
+            policies: Policies::default(),
         }
+    }
+
+    /// The policies in force.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// The store below.

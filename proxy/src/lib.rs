@@ -13,6 +13,7 @@ pub mod keyspace;
 pub mod link;
 pub mod metrics;
 pub mod oplog;
+pub mod policies;
 pub mod region;
 pub mod replication;
 pub mod resp;

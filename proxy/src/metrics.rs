@@ -1,6 +1,7 @@
 //! Metrics of one region, under the names that `README.md` and the tests promise. Children are
 //! resolved once: nothing here looks a label up on a hot path.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -17,6 +18,9 @@ use crate::link::close::CloseReason;
 /// What every name begins with.
 const PREFIX: &str = "meridian";
 
+/// Kind, rule, outcome, policy, type of a conflict.
+pub type ConflictLabels = [Cow<'static, str>; 5];
+
 /// The metrics of one region.
 pub struct Metrics {
     registry: Registry,
@@ -28,7 +32,13 @@ pub struct Metrics {
     /// `clients`.
     pub clients: IntGauge,
     conflicts: IntCounterVec,
-    conflict_children: Mutex<BTreeMap<[&'static str; 5], IntCounter>>,
+    conflict_children: Mutex<BTreeMap<ConflictLabels, IntCounter>>,
+    /// `hook_calls_total{hook}`.
+    pub hook_calls: IntCounterVec,
+    /// `hook_failures_total{hook,reason}`.
+    pub hook_failures: IntCounterVec,
+    /// `hook_seconds{hook}`.
+    pub hook_seconds: HistogramVec,
     /// `conflict_window_seconds`.
     pub conflict_window: Histogram,
     /// `stale_ops_total`.
@@ -143,6 +153,18 @@ impl Metrics {
                 &["kind", "rule", "outcome", "policy", "type"],
             )?,
             conflict_children: Mutex::default(),
+            hook_calls: build.counters("hook_calls_total", "Calls of merge hooks.", &["hook"])?,
+            hook_failures: build.counters(
+                "hook_failures_total",
+                "Calls of merge hooks that gave no value, so that the greatest stamp shows.",
+                &["hook", "reason"],
+            )?,
+            hook_seconds: build.histograms(
+                "hook_seconds",
+                "Time of a merge hook's call.",
+                &["hook"],
+                exponential_buckets(1e-6, 4.0, 10)?,
+            )?,
             conflict_window: build.histogram(
                 "conflict_window_seconds",
                 "Time between the two writes of a conflict, by their stamps.",
@@ -292,14 +314,21 @@ impl Metrics {
     pub fn conflict(&self, placed: &PlacedConflict) {
         let conflict = &placed.conflict;
         let labels = [
-            conflict.kind.name(),
-            conflict.rule.name(),
-            conflict.winner.name(),
-            "crdt",
-            conflict.facet.name(),
+            conflict.kind.name().into(),
+            placed.rule(),
+            placed.outcome().into(),
+            placed.policy.name().into(),
+            conflict.facet.name().into(),
         ];
         let mut children = self.conflict_children.lock();
-        children.entry(labels).or_insert_with(|| self.conflicts.with_label_values(&labels)).inc();
+        match children.get(&labels) {
+            Some(child) => child.inc(),
+            None => {
+                let child = self.conflicts.with_label_values(&labels);
+                child.inc();
+                children.insert(labels, child);
+            }
+        }
         let window = conflict.arrived.hlc.ms().abs_diff(conflict.rival.hlc.ms());
         self.conflict_window.observe(window as f64 / 1e3);
     }
@@ -328,8 +357,8 @@ impl Metrics {
     }
 
     /// Conflicts by their labels: kind, rule, outcome, policy, type.
-    pub fn conflicts_by_label(&self) -> Vec<([&'static str; 5], u64)> {
-        self.conflict_children.lock().iter().map(|(labels, count)| (*labels, count.get())).collect()
+    pub fn conflicts_by_label(&self) -> Vec<(ConflictLabels, u64)> {
+        self.conflict_children.lock().iter().map(|(labels, count)| (labels.clone(), count.get())).collect()
     }
 
     /// The names of all metrics of the region, prefix included, whether or not they have samples yet.

@@ -16,6 +16,8 @@ pub struct Hash {
     visible: usize,
     /// Fields with sums that add nothing any more.
     remembering: usize,
+    /// Fields of which more than one assignment is alive.
+    plural: usize,
     bytes: usize,
 }
 
@@ -38,6 +40,11 @@ impl Hash {
     /// Whether some field has sums that add nothing any more.
     pub fn remembers(&self) -> bool {
         self.remembering > 0
+    }
+
+    /// Whether more than one assignment of some field is alive.
+    pub fn is_plural(&self) -> bool {
+        self.plural > 0
     }
 
     /// A field's state.
@@ -65,9 +72,10 @@ impl Hash {
         };
         let Some((_, scalar)) = self.fields.get_index_mut(at) else { return Met::default() };
         let (visible, bytes) = (scalar.is_visible(), scalar.heap_bytes());
-        let remembers = scalar.remembers();
+        let (remembers, plural) = (scalar.remembers(), scalar.is_plural());
         let met = change(scalar);
         self.remembering = self.remembering + usize::from(scalar.remembers()) - usize::from(remembers);
+        self.plural = self.plural + usize::from(scalar.is_plural()) - usize::from(plural);
         self.visible = self.visible + usize::from(scalar.is_visible()) - usize::from(visible);
         self.bytes = self.bytes + scalar.heap_bytes() - bytes;
         if !scalar.is_vacant() {

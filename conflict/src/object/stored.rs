@@ -150,6 +150,7 @@ impl Object {
         if !rest.is_empty() {
             object.restore_marks(postcard::from_bytes(rest).map_err(|_| MalformedRecord)?);
         }
+        object.fit_wholes();
         Ok(object)
     }
 

@@ -19,6 +19,16 @@ pub(super) struct Wholes {
     marks: Vec<Stamp>,
     /// What shows, once asked for, where it is not simply everything.
     shown: OnceLock<Option<Box<Object>>>,
+    /// What a hook makes of the values alive, once asked.
+    pub(super) merged: OnceLock<super::several::Merged>,
+}
+
+impl Wholes {
+    /// Forgets what was computed.
+    fn forget(&mut self) {
+        self.shown.take();
+        self.merged.take();
+    }
 }
 
 impl PartialEq for Wholes {
@@ -49,7 +59,9 @@ impl Object {
     /// The object as the policy `lww` reads it. Constant time where nothing was written under it,
     /// and after the first time until the object changes.
     pub fn under_lww(&self) -> &Object {
-        let Some(wholes) = &self.wholes else { return self };
+        let Some(wholes) = self.wholes.as_ref().filter(|wholes| !wholes.marks.is_empty()) else {
+            return self;
+        };
         wholes.shown.get_or_init(|| self.winning_part().map(Box::new)).as_deref().unwrap_or(self)
     }
 
@@ -65,6 +77,16 @@ impl Object {
         let content = Facet::ALL.into_iter().flat_map(|facet| self.live_stamps(facet));
         let whole = said.chain(content).all(|stamp| keep(&stamp));
         (!whole).then(|| self.part(&*keep))
+    }
+
+    /// When the key goes, whether it is read by type or as one register; none as long as the two
+    /// disagree on whether it goes at all.
+    pub fn due_ms(&self) -> Option<u64> {
+        let by_type = self.deadline_ms();
+        if self.marks().is_empty() {
+            return by_type;
+        }
+        by_type.zip(self.under_lww().deadline_ms()).map(|(one, other)| one.max(other))
     }
 
     fn winner(&self) -> Winner {
@@ -104,20 +126,19 @@ impl Object {
     /// Forgets the marks that an op's writer had seen. Every effect does this first.
     pub(super) fn see_marks(&mut self, how: Applying<'_>, observer: &mut impl Observer) {
         let Some(wholes) = &mut self.wholes else { return };
-        wholes.shown.take();
+        wholes.forget();
         let before = wholes.marks.len();
         // Of the op's own mark the op itself has not been told.
         wholes.marks.retain(|mark| mark.dot == how.stamp.dot || !how.seen.covers(&mark.dot));
         if wholes.marks.len() != before {
             observer.head();
         }
-        self.drop_no_marks();
     }
 
     /// Adds the mark of an op that states the whole key.
     pub(super) fn mark(&mut self, stamp: Stamp, observer: &mut impl Observer) {
         let wholes = self.wholes.get_or_insert_default();
-        wholes.shown.take();
+        wholes.forget();
         if let Err(at) = wholes.marks.binary_search(&stamp) {
             wholes.marks.insert(at, stamp);
         }
@@ -128,20 +149,23 @@ impl Object {
     pub(super) fn restore_marks(&mut self, mut marks: Vec<Stamp>) {
         marks.sort_unstable();
         marks.dedup();
-        self.wholes = Some(Box::new(Wholes { marks, shown: OnceLock::new() }));
-        self.drop_no_marks();
+        self.wholes = Some(Box::new(Wholes { marks, ..Wholes::default() }));
+        self.fit_wholes();
     }
 
     /// Forgets what was computed: the object changes.
     pub(super) fn forget_shown(&mut self) {
         if let Some(wholes) = &mut self.wholes {
-            wholes.shown.take();
+            wholes.forget();
         }
     }
 
-    fn drop_no_marks(&mut self) {
-        if self.marks().is_empty() {
-            self.wholes = None;
+    /// Has the room for marks and for what was computed where it is needed, and only there.
+    pub(super) fn fit_wholes(&mut self) {
+        match (&self.wholes, self.is_plural()) {
+            (None, true) => self.wholes = Some(Box::default()),
+            (Some(wholes), false) if wholes.marks.is_empty() => self.wholes = None,
+            _ => {}
         }
     }
 
@@ -153,7 +177,7 @@ impl Object {
         theirs: &VersionVector,
         observer: &mut impl Observer,
     ) {
-        if self.wholes.is_none() && other.wholes.is_none() {
+        if self.marks().is_empty() && other.marks().is_empty() {
             return;
         }
         let before = self.marks().to_vec();
@@ -175,8 +199,10 @@ impl Object {
     /// Whatever the policy in force, so that regions that settle at different times end alike. What
     /// `lww` shows does not change.
     pub fn settle(&mut self, observer: &mut impl Observer) {
-        let Some(wholes) = &mut self.wholes else { return };
-        wholes.shown.take();
+        if self.marks().is_empty() {
+            return;
+        }
+        self.forget_shown();
         if let Some(winning) = self.winning_part() {
             self.become_part(winning, observer);
         }

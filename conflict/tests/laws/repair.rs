@@ -15,7 +15,7 @@ use crate::convergence::reclaim;
 use crate::harness::{Dataset, Dice, Key, Replica, World, dataset_digest, history, key, origin};
 
 fn shown(data: &Dataset, key: &Key, now_ms: u64) -> u128 {
-    data.get(key).map_or(0, |object| digest(key.0, &key.1, object, now_ms))
+    data.get(key).map_or(0, |object| digest(key.0, &key.1, object.under_lww(), now_ms))
 }
 
 fn all_keys() -> [Key; 3] {

@@ -350,11 +350,11 @@ fn conflicts(region: &Region) -> Vec<ConflictCount> {
     let counts = region.metrics().conflicts_by_label().into_iter();
     counts
         .map(|([kind, rule, outcome, policy, facet], count)| ConflictCount {
-            kind: kind.to_owned(),
-            rule: rule.to_owned(),
-            outcome: outcome.to_owned(),
-            policy: policy.to_owned(),
-            r#type: facet.to_owned(),
+            kind: kind.into_owned(),
+            rule: rule.into_owned(),
+            outcome: outcome.into_owned(),
+            policy: policy.into_owned(),
+            r#type: facet.into_owned(),
             count,
         })
         .collect()

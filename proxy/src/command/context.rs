@@ -5,6 +5,7 @@ use meridian_conflict::crdt::{Hash, Set, SortedSet};
 use meridian_conflict::edit::Editor;
 use meridian_conflict::object::Object;
 use meridian_conflict::op::{BodyBuilder, Facet};
+use meridian_conflict::policy::Policy;
 
 use super::CommandError;
 use crate::keyspace::{KeyRef, Locked};
@@ -44,7 +45,7 @@ impl<'a> Context<'a, '_> {
 
     /// The object of a key in another database, if it shows.
     pub fn read_in(&self, database: u8, key: &[u8]) -> Option<&Object> {
-        self.locked.object(&KeyRef::new(database, key)).filter(|object| object.is_visible(self.now_ms))
+        self.locked.shown(&KeyRef::new(database, key)).filter(|object| object.is_visible(self.now_ms))
     }
 
     /// The key's object whether it shows or not: deleted and expired ones may be remembered.
@@ -106,8 +107,8 @@ impl<'a> Context<'a, '_> {
 
     /// Edits a key of another database.
     pub fn edit_in<R>(&mut self, database: u8, key: &[u8], edit: impl FnOnce(&mut Editor<'_, '_>) -> R) -> R {
-        let object = self.locked.object(&KeyRef::new(database, key));
-        let mut editor = Editor::new(object, self.origin, self.now_ms, self.body);
+        let mut editor =
+            editor(self.locked, &KeyRef::new(database, key), (self.origin, self.now_ms), self.body);
         let result = edit(&mut editor);
         editor.finish(database, key);
         result
@@ -117,10 +118,10 @@ impl<'a> Context<'a, '_> {
     /// when the source does not show.
     pub fn copy(&mut self, source: (u8, &[u8]), target: (u8, &[u8])) -> bool {
         let locked = &*self.locked;
-        let from = locked.object(&KeyRef::new(source.0, source.1));
+        let from = locked.shown(&KeyRef::new(source.0, source.1));
         let Some(from) = from.filter(|object| object.is_visible(self.now_ms)) else { return false };
-        let to = locked.object(&KeyRef::new(target.0, target.1));
-        let mut editor = Editor::new(to, self.origin, self.now_ms, self.body);
+        let target_key = KeyRef::new(target.0, target.1);
+        let mut editor = editor(locked, &target_key, (self.origin, self.now_ms), self.body);
         editor.replace_with(from);
         editor.finish(target.0, target.1);
         true
@@ -147,7 +148,7 @@ impl<'a> Context<'a, '_> {
         let (database, now_ms) = (self.database, self.now_ms);
         let mut keys = self.locked.database_keys(database)?;
         keys.retain(|key| {
-            self.locked.object(&KeyRef::new(database, key)).is_some_and(|o| o.is_visible(now_ms))
+            self.locked.shown(&KeyRef::new(database, key)).is_some_and(|o| o.is_visible(now_ms))
         });
         Ok(keys)
     }
@@ -161,5 +162,23 @@ impl<'a> Context<'a, '_> {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^= z >> 31;
         ((u128::from(z) * bound as u128) >> 64) as usize
+    }
+}
+
+/// An editor for a key as its policy has it written.
+fn editor<'a, 'b>(
+    locked: &'a Locked<'_>,
+    key: &KeyRef<'_>,
+    (origin, now_ms): (Origin, u64),
+    body: &'b mut BodyBuilder,
+) -> Editor<'a, 'b> {
+    let object = locked.object(key);
+    let Some(policies) = locked.policies() else { return Editor::new(object, origin, now_ms, body) };
+    match policies.policy(key.key) {
+        Policy::Crdt => Editor::new(object, origin, now_ms, body),
+        Policy::Lww => Editor::stating(object, origin, now_ms, body),
+        Policy::MultiValue | Policy::Hook(_) => {
+            Editor::new(object, origin, now_ms, body).replacing(locked.shown(key))
+        }
     }
 }

@@ -239,7 +239,7 @@ pub fn watch(
             database,
             key: key.key.into(),
             change: locked.last_change(key),
-            expired: locked.object(key).is_some_and(|object| object.is_expired(now.0)),
+            expired: locked.shown(key).is_some_and(|object| object.is_expired(now.0)),
         })
         .collect())
 }
@@ -273,7 +273,7 @@ pub fn run_transaction(
     };
     let untouched = |w: &Watched| {
         let key = KeyRef::new(w.database, &w.key);
-        let expired = locked.object(&key).is_some_and(|object| object.is_expired(now.0));
+        let expired = locked.shown(&key).is_some_and(|object| object.is_expired(now.0));
         locked.last_change(&key) == w.change && expired == w.expired
     };
     if !watched.iter().all(untouched) {

@@ -114,6 +114,22 @@ pub enum Problem {
         /// The longest that is accepted.
         most: usize,
     },
+    /// There are too many of them.
+    #[error("{count} are more than the {most} accepted")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+        /// The most that are accepted.
+        most: usize,
+    },
+    /// The hook cannot be used.
+    #[error("{path}: the hook {reason}; built in are max, min, longest, concat-unique-lines, json-merge")]
+    Hook {
+        /// The path after resolving.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An element of `feeds` is not a pair.
     #[error("a feed is [from, to], this one has {count} regions")]
     NotAPair {

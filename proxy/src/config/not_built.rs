@@ -4,7 +4,7 @@
 
 use super::collect::Collector;
 use super::error::Problem;
-use super::file::{ConfigFile, ConflictFile, Field};
+use super::file::{ConfigFile, Field};
 
 /// A use of something that is not built: the key, and the value if others are accepted.
 type Use = (String, Option<String>);
@@ -17,18 +17,6 @@ const NOT_BUILT: &[fn(&ConfigFile) -> Vec<Use>] = &[
     },
     |file| set("store.url", file.store.get().map(|store| &store.url)),
     |file| set("store.position_db", file.store.get().map(|store| &store.position_db)),
-    |file| {
-        let planned = |rule: &&ConflictFile| {
-            rule.policy.get().is_some_and(|policy| ["lww", "multi-value", "hook"].contains(&policy.as_str()))
-        };
-        rules(file)
-            .filter(|(_, rule)| planned(rule))
-            .map(|(at, rule)| used(&format!("conflicts[{at}].policy"), rule.policy.get()))
-            .collect()
-    },
-    |file| {
-        rules(file).flat_map(|(at, rule)| set(&format!("conflicts[{at}].hook"), Some(&rule.hook))).collect()
-    },
 ];
 
 /// Reports every use of something that is not built.
@@ -45,9 +33,4 @@ fn used(key: &str, value: Option<impl ToString>) -> Use {
 fn set<T>(key: &str, field: Option<&Field<T>>) -> Vec<Use> {
     let is_set = field.and_then(Field::get).is_some();
     is_set.then(|| used(key, None::<String>)).into_iter().collect()
-}
-
-fn rules(file: &ConfigFile) -> impl Iterator<Item = (usize, &ConflictFile)> {
-    let rules = file.conflicts.get().into_iter().flatten();
-    rules.enumerate().filter_map(|(at, rule)| Some((at, rule.get()?)))
 }

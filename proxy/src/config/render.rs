@@ -51,7 +51,7 @@ impl Settings {
             };
             out.pair("policy", quoted(policy))?;
             match &rule.policy {
-                Policy::Hook(Hook::BuiltIn(name)) => out.pair("hook", quoted(name))?,
+                Policy::Hook(Hook::BuiltIn(kind)) => out.pair("hook", quoted(kind.name()))?,
                 Policy::Hook(Hook::File(path)) => out.path("hook", path)?,
                 Policy::Crdt | Policy::Lww | Policy::MultiValue => {}
             }

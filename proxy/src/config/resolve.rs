@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use meridian_conflict::policy::{MAX_PATTERN_BYTES, MAX_RULES};
 use meridian_topology::graph::check_name;
 
 use super::FileChecks;
@@ -14,10 +15,11 @@ use super::file::{
     LogFile, SeedFile, StoreFile, TlsFile,
 };
 use super::settings::{
-    AntiEntropy, Auth, BUILT_IN_HOOKS, Clock, ConflictRule, Dev, Hook, Limits, Listen, Log, LogSync, Policy,
+    AntiEntropy, Auth, BuiltInKind, Clock, ConflictRule, Dev, Hook, Limits, Listen, Log, LogSync, Policy,
     Seed, Settings, Store, StoreKind, Tls,
 };
 use super::{files, not_built, resolve_regions};
+use crate::hook::{self, Sandbox};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -26,8 +28,6 @@ const TIB: u64 = 1 << 40;
 
 /// Room for what surrounds the longest argument: a command's other arguments, an op's metadata.
 const OVERHEAD: u64 = 64 * KIB;
-/// The longest pattern of keys: what matching may cost for each write.
-const MAX_PATTERN_BYTES: usize = 1024;
 /// The highest database there is.
 const MAX_DATABASE: u16 = 15;
 
@@ -225,6 +225,10 @@ impl Resolver<'_> {
 
     fn conflicts(&mut self, field: Field<Vec<Field<ConflictFile>>>) -> Vec<ConflictRule> {
         let rules = self.collector.optional("conflicts", field).unwrap_or_default();
+        if rules.len() > MAX_RULES {
+            self.collector.push("conflicts", Problem::TooMany { count: rules.len(), most: MAX_RULES });
+            return Vec::new();
+        }
         rules.into_iter().enumerate().filter_map(|(at, rule)| self.conflict(at, rule)).collect()
     }
 
@@ -250,10 +254,7 @@ impl Resolver<'_> {
             "multi-value" => Policy::MultiValue,
             "hook" => {
                 let hook = self.collector.text(&hook_key, hook)?;
-                return Some(Policy::Hook(match BUILT_IN_HOOKS.iter().find(|name| **name == hook) {
-                    Some(name) => Hook::BuiltIn(name),
-                    None => Hook::File(self.directory.join(hook)),
-                }));
+                return Some(Policy::Hook(self.hook(&hook_key, &hook)?));
             }
             _ => {
                 let allowed = &["crdt", "lww", "multi-value", "hook"];
@@ -263,6 +264,22 @@ impl Resolver<'_> {
         };
         self.only_with(&hook_key, "policy = \"hook\"", &hook);
         Some(policy)
+    }
+
+    /// A built-in hook, or a module that can be loaded.
+    fn hook(&mut self, key: &str, hook: &str) -> Option<Hook> {
+        if let Some(kind) = BuiltInKind::ALL.into_iter().find(|kind| kind.name() == hook) {
+            return Some(Hook::BuiltIn(kind));
+        }
+        let path = self.directory.join(hook);
+        if self.checks == FileChecks::Require
+            && let Err(error) = Sandbox::load(&path, hook::Limits::default())
+        {
+            let (path, reason) = (path.display().to_string(), error.to_string());
+            self.collector.push(key, Problem::Hook { path, reason });
+            return None;
+        }
+        Some(Hook::File(path))
     }
 
     fn clock(&mut self, field: Field<ClockFile>) -> Clock {

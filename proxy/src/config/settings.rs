@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use meridian_conflict::hook::builtin::Kind as BuiltInKind;
 use meridian_topology::graph::{Graph, RegionName};
 use meridian_topology::shape::Shape;
 
@@ -214,14 +215,11 @@ pub enum Policy {
 /// A merge hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hook {
-    /// One of [`BUILT_IN_HOOKS`].
-    BuiltIn(&'static str),
+    /// One that needs no file.
+    BuiltIn(BuiltInKind),
     /// A module.
     File(PathBuf),
 }
-
-/// The hooks that need no file.
-pub const BUILT_IN_HOOKS: &[&str] = &["max", "min", "longest", "concat-unique-lines", "json-merge"];
 
 /// `[clock]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -217,19 +217,6 @@ address = "us.example.com:7380"
 kind = "redis"
 url = "redis://user:secret@127.0.0.1:6379"
 position_db = 15
-[[conflicts]]
-keys = "a:*"
-policy = "crdt"
-[[conflicts]]
-keys = "b:*"
-policy = "lww"
-[[conflicts]]
-keys = "c:*"
-policy = "multi-value"
-[[conflicts]]
-keys = "d:*"
-policy = "hook"
-hook = "max"
 "#,
     );
     assert_eq!(
@@ -238,10 +225,6 @@ hook = "max"
             "store.kind: \"redis\" is not available in this version",
             "store.url: this key is not available in this version",
             "store.position_db: this key is not available in this version",
-            "conflicts[1].policy: \"lww\" is not available in this version",
-            "conflicts[2].policy: \"multi-value\" is not available in this version",
-            "conflicts[3].policy: \"hook\" is not available in this version",
-            "conflicts[3].hook: this key is not available in this version",
         ]
     );
 }

@@ -147,7 +147,7 @@ impl Round {
         take_reminders(entry, batch, clock)?;
         let head = entry.begin_taking();
         let (database, vacant) = (entry.database(), entry.object().is_vacant());
-        let shown = entry.object().facet().is_some();
+        let shown = entry.shows();
         if vacant {
             if entry.is_stored() {
                 batch.delete(&row::head_key(database, entry.key()))?;
@@ -184,7 +184,7 @@ impl Round {
 /// The rows by which the [reaper](super::reap) finds the object: under its deadline, and under its key with
 /// a time after its last change, if it holds sums that nothing shows.
 fn take_reminders(entry: &mut Entry, batch: &mut Batch, clock: &dyn Fn() -> Hlc) -> Result<(), StoreError> {
-    let (due, before) = (entry.object().deadline_ms(), entry.stored_due());
+    let (due, before) = (entry.object().due_ms(), entry.stored_due());
     if due != before {
         if let Some(at_ms) = before {
             batch.delete(&row::due_key(at_ms, entry.database(), entry.key()))?;

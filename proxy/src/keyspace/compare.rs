@@ -1,6 +1,7 @@
 //! What keys show, in digests, for comparing it with other regions, and mending what differs.
 //!
-//! Memory gives the truth about each key, as it does for clients; a long collection is taken in
+//! Keys are compared as [`Object::under_lww`] reads them, whatever their policy, see
+//! [`meridian_conflict::repair`]. Memory gives the truth about each key, as it does for clients; a long collection is taken in
 //! steps, so that nobody waits for a key's lock long.
 
 use std::collections::BTreeSet;
@@ -123,7 +124,7 @@ impl Keyspace {
             Found::Missing => {
                 drop(locked);
                 let object = load::load(&*self.store, key)?;
-                Ok(Some(object.map_or(0, |object| digest(key.database, key.key, &object, now_ms))))
+                Ok(Some(object.map_or(0, |object| digest(key.database, key.key, object.under_lww(), now_ms))))
             }
         }
     }
@@ -145,11 +146,13 @@ impl Keyspace {
 
     fn take<'k>(&'k self, key: &KeyRef<'_>, mut locked: Locked<'k>, now_ms: u64) -> Option<Observed> {
         let mark = Mark::of(&locked, key);
-        let Some(mut taking) = locked.object(key).and_then(|object| Taking::begin(object, now_ms)) else {
+        let Some(mut taking) =
+            locked.object(key).and_then(|object| Taking::begin(object.under_lww(), now_ms))
+        else {
             return Some(Observed { digest: 0, mark });
         };
         loop {
-            let object = locked.object(key)?;
+            let object = locked.object(key)?.under_lww();
             if taking.step(object, STEP_ELEMENTS) {
                 let digest = taking.finish(key.database, key.key, object);
                 return Some(Observed { digest, mark });
@@ -190,7 +193,7 @@ impl Keyspace {
         if Mark::of(&locked, key) != mark {
             return Mended::Moved;
         }
-        let shown = |object: &Object| digest(key.database, key.key, object, now_ms);
+        let shown = |object: &Object| digest(key.database, key.key, object.under_lww(), now_ms);
         let mine = locked.object(key).cloned().unwrap_or_default();
         if shown(&mine) == shown(theirs) {
             return Mended::Equal;

@@ -120,6 +120,11 @@ impl Entry {
         i64::try_from(bytes).unwrap_or(i64::MAX)
     }
 
+    /// Whether it counts among the keys shown, read as one register if it was written as one.
+    pub(super) fn shows(&self) -> bool {
+        self.object.under_lww().facet().is_some()
+    }
+
     /// Whether the store lacks something of it.
     pub fn is_dirty(&self) -> bool {
         self.flags & DIRTY != 0
@@ -179,10 +184,13 @@ impl Entry {
         self.stored_due = at_ms.map_or(0, |at_ms| at_ms.saturating_add(1));
     }
 
-    /// Whether it holds what nothing shows: sums of counters, or a deadline alone.
+    /// Whether it holds what nothing shows: sums of counters, or a deadline alone; or what may have lost
+    /// under `lww`.
     pub(super) fn only_remembers(&self) -> bool {
         let object = &self.object;
-        object.remembers() || (object.expiry().is_some() && object.facet().is_none())
+        object.remembers()
+            || !object.marks().is_empty()
+            || (object.expiry().is_some() && object.facet().is_none())
     }
 
     /// Whether the store has a row that says that it holds sums that nothing shows.

@@ -25,6 +25,7 @@ impl Keyspace {
     pub fn lock_loaded(&self, keys: &[KeyRef<'_>], durable: u64) -> Result<Locked<'_>, StoreError> {
         let mut locked = self.lock(keys);
         if self.is_complete() {
+            locked.forget_former_hooks(keys);
             return Ok(locked);
         }
         let mut absent: SmallVec<[(usize, u64); 2]> = SmallVec::new();
@@ -37,6 +38,7 @@ impl Keyspace {
                 .filter(|known| !absent.contains(known))
                 .collect();
             if missing.is_empty() {
+                locked.forget_former_hooks(keys);
                 return Ok(locked);
             }
             drop(locked);
@@ -75,10 +77,11 @@ impl Keyspace {
                 locked.install(key, object, durable.saturating_sub(1));
             }
         }
+        locked.forget_former_hooks(keys);
         Ok(locked)
     }
 
-    /// Reads a key's object without keeping it in memory: for walks over everything. The copy in
+    /// Reads what a key shows, its deadline left aside, without keeping it in memory: for walks over everything. The copy in
     /// memory counts where there is one.
     ///
     /// # Errors
@@ -90,9 +93,10 @@ impl Keyspace {
     ) -> Result<R, StoreError> {
         loop {
             let departures = {
-                let locked = self.lock(&[*key]);
+                let mut locked = self.lock(&[*key]);
+                locked.forget_former_hooks(&[*key]);
                 match locked.find(key) {
-                    Found::Here(entry) => return Ok(look(Some(entry.object()))),
+                    Found::Here(_) => return Ok(look(locked.shown(key))),
                     Found::Absent => return Ok(look(None)),
                     Found::Missing => locked.departures(key),
                 }
@@ -100,7 +104,11 @@ impl Keyspace {
             let object = load(&*self.store, key)?;
             let locked = self.lock(&[*key]);
             if locked.departures(key) == departures && locked.entry(key).is_none() {
-                return Ok(look(object.as_ref()));
+                let shown = |object| match locked.policies() {
+                    None => object,
+                    Some(policies) => policies.shown(key.key, object),
+                };
+                return Ok(look(object.as_ref().map(shown)));
             }
         }
     }

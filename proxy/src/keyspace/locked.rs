@@ -1,23 +1,30 @@
 //! Objects under their shard locks.
 
+use std::borrow::Cow;
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dashmap::{RwLockWriteGuard, SharedValue};
-use meridian_conflict::clock::{Origin, VersionVector};
+use meridian_conflict::clock::{Origin, Seen, VersionVector};
 use meridian_conflict::crdt::TablePlace;
+use meridian_conflict::lww::{self, WithoutConflicts};
 use meridian_conflict::object::{Applying, Object};
-use meridian_conflict::op::{Change, Effect, ElementBaseline, Facet, MalformedBody};
-use meridian_conflict::outcome::{Conflict, Observer};
+use meridian_conflict::op::{Change, ElementBaseline, Facet, MalformedBody};
+use meridian_conflict::outcome::{Conflict, Kind, Observer, Winner};
+use meridian_conflict::policy::Policy;
 use smallvec::SmallVec;
 
 use super::entry::{ElementMarks, Entry, Slot};
 use super::{KeyRef, Keyspace, Table};
 use crate::oplog::Lsn;
+use crate::policies::Active;
 
 /// Guards over a set of shards.
 pub struct Locked<'k> {
     keyspace: &'k Keyspace,
+    /// The policies in force when the locks were taken; none where every key is `crdt`.
+    policies: Option<Arc<Active>>,
     guards: SmallVec<[(usize, RwLockWriteGuard<'k, Table>); 2]>,
     /// Whether looking at an object counts as using it.
     touching: bool,
@@ -45,6 +52,33 @@ pub struct PlacedConflict {
     pub key: Box<[u8]>,
     /// What happened.
     pub conflict: Conflict,
+    /// The key's policy.
+    pub policy: Policy,
+}
+
+impl PlacedConflict {
+    /// Whether the key's hook settles it.
+    fn hook(&self) -> Option<&str> {
+        let Policy::Hook(hook) = &self.policy else { return None };
+        let merged = matches!(
+            (self.conflict.kind, self.conflict.facet),
+            (Kind::WriteWrite, Facet::String) | (Kind::Field, Facet::Hash)
+        );
+        merged.then_some(&*hook.name)
+    }
+
+    /// Which rule settled it, as metrics name it.
+    pub fn rule(&self) -> Cow<'static, str> {
+        match self.hook() {
+            Some(name) => Cow::Owned(format!("hook:{name}")),
+            None => Cow::Borrowed(self.conflict.rule.name()),
+        }
+    }
+
+    /// Whose value shows, as metrics name it.
+    pub fn outcome(&self) -> &'static str {
+        if self.hook().is_some() { Winner::Merged.name() } else { self.conflict.winner.name() }
+    }
 }
 
 /// What applying an op's body did.
@@ -66,9 +100,27 @@ struct Tracker<'a> {
 }
 
 impl Tracker<'_> {
-    fn apply(&mut self, object: &mut Object, effect: &Effect<'_>, how: Applying<'_>) {
-        object.apply(effect, how, self);
-        self.emptied |= object.facet().is_none();
+    /// Applies a change. Under `lww` an op meets its rivals as a whole.
+    fn apply(
+        &mut self,
+        object: &mut Object,
+        change: &Change<'_>,
+        how: Applying<'_>,
+        lww: bool,
+    ) -> Result<(), MalformedBody> {
+        if lww && !matches!(how.seen, Seen::All) {
+            self.conflicts.extend(lww::rivals(object, change, how));
+        }
+        for effect in change.effects() {
+            let effect = effect?;
+            if lww {
+                object.apply(&effect, how, &mut WithoutConflicts(&mut *self));
+            } else {
+                object.apply(&effect, how, self);
+            }
+            self.emptied |= object.facet().is_none();
+        }
+        Ok(())
     }
 }
 
@@ -92,7 +144,7 @@ impl<'k> Locked<'k> {
     pub(super) fn acquire(keyspace: &'k Keyspace, shards: impl Iterator<Item = usize>) -> Self {
         let all = keyspace.map.shards();
         let guards = shards.filter_map(|shard| Some((shard, all.get(shard)?.write()))).collect();
-        Self { keyspace, guards, touching: false, read: Cell::new(0) }
+        Self { keyspace, policies: keyspace.policies().active(), guards, touching: false, read: Cell::new(0) }
     }
 
     /// The keyspace.
@@ -152,6 +204,35 @@ impl<'k> Locked<'k> {
         found.map(Entry::object)
     }
 
+    /// What a reader sees of a key that is in memory or known to be absent, under its policy; its
+    /// deadline is left aside.
+    pub fn shown(&self, key: &KeyRef<'_>) -> Option<&Object> {
+        let object = self.object(key)?;
+        match &self.policies {
+            None => Some(object),
+            Some(policies) => Some(policies.shown(key.key, object)),
+        }
+    }
+
+    /// The policies in force, unless every key is `crdt`.
+    pub fn policies(&self) -> Option<&Arc<Active>> {
+        self.policies.as_ref()
+    }
+
+    fn is_lww(&self, key: &KeyRef<'_>) -> bool {
+        self.policies.as_ref().is_some_and(|policies| policies.is_lww(key.key))
+    }
+
+    /// Has no key of `keys` show what a hook has merged that is not in force any more.
+    pub(super) fn forget_former_hooks(&mut self, keys: &[KeyRef<'_>]) {
+        let Some(policies) = self.policies.clone().filter(|policies| policies.has_hooks()) else { return };
+        for key in keys {
+            if let Some(entry) = self.entry_mut(key) {
+                policies.forget_others(key.key, &mut entry.object);
+            }
+        }
+    }
+
     /// From here on, looking at an object counts as using it, and as showing it; see
     /// [`Locked::read_position`].
     pub fn begin_reading(&mut self) {
@@ -194,9 +275,9 @@ impl<'k> Locked<'k> {
         entry.object = object;
         entry.changed = changed;
         entry.touch(self.keyspace.clock());
-        let shown = entry.object.facet().is_some();
+        let shown = entry.shows();
         entry.set_stored(true, shown);
-        entry.set_stored_due(entry.object.deadline_ms());
+        entry.set_stored_due(entry.object.due_ms());
         entry.set_stored_sums(entry.only_remembers());
         let bytes = entry.footprint();
         let Some(table) = self.table_mut(key.shard()) else { return };
@@ -299,13 +380,14 @@ impl<'k> Locked<'k> {
         place: impl FnOnce() -> Result<P, E>,
         how: impl FnOnce(&P) -> (Applying<'_>, Lsn),
     ) -> Result<(P, Applied), E> {
-        let keyspace = self.keyspace;
+        let (keyspace, policies, lww) = (self.keyspace, self.policies.clone(), self.is_lww(key));
         let mut applied = Applied::default();
         let Some(entry) = self.entry_to_write(key) else { return Ok((place()?, applied)) };
         let place = place()?;
         let (how, lsn) = how(&place);
-        change_entry(keyspace, entry, lsn.0, &mut applied, |object, tracker| {
-            change.effects().flatten().for_each(|effect| tracker.apply(object, &effect, how));
+        change_entry((keyspace, policies.as_deref()), entry, lsn.0, &mut applied, |object, tracker| {
+            // It is known to decode.
+            let _ = tracker.apply(object, change, how, lww);
         });
         Ok((place, applied))
     }
@@ -322,14 +404,9 @@ impl<'k> Locked<'k> {
         applied: &mut Applied,
     ) -> Result<(), MalformedBody> {
         let key = KeyRef::new(change.database, change.key);
-        let mut outcome = Ok(());
+        let (mut outcome, lww) = (Ok(()), self.is_lww(&key));
         self.change(&key, lsn, applied, |object, tracker| {
-            for effect in change.effects() {
-                match effect {
-                    Ok(effect) => tracker.apply(object, &effect, how),
-                    Err(error) => return outcome = Err(error),
-                }
-            }
+            outcome = tracker.apply(object, change, how, lww);
         });
         outcome
     }
@@ -355,11 +432,11 @@ impl<'k> Locked<'k> {
         ours: &VersionVector,
         theirs: &VersionVector,
     ) -> Applied {
-        let keyspace = self.keyspace;
+        let (keyspace, policies) = (self.keyspace, self.policies.clone());
         let mut applied = Applied::default();
         if let Some(entry) = self.entry_to_write(key) {
             // No op, so no position in the log: nobody has to wait for what a merge brings.
-            change_entry(keyspace, entry, 0, &mut applied, |object, tracker| {
+            change_entry((keyspace, policies.as_deref()), entry, 0, &mut applied, |object, tracker| {
                 object.merge_observed(ours, other, theirs, tracker);
                 tracker.emptied |= object.facet().is_none();
             });
@@ -367,16 +444,22 @@ impl<'k> Locked<'k> {
         applied
     }
 
-    /// Drops sums of the key that nothing shows, but for those of origins that are `kept`. No reader sees
-    /// anything of it. Returns whether there were any.
-    pub(super) fn reclaim(&mut self, key: &KeyRef<'_>, kept: impl Fn(Origin) -> bool) -> bool {
-        let reclaimable = |entry: &Entry| entry.object().can_reclaim(&kept);
+    /// Drops sums of the key that nothing shows, but for those of origins that are `kept`, and, if `settle`, what
+    /// lost under `lww`. No reader sees anything of it. Returns whether there was any.
+    pub(super) fn reclaim(&mut self, key: &KeyRef<'_>, kept: impl Fn(Origin) -> bool, settle: bool) -> bool {
+        let settles = |entry: &Entry| settle && !entry.object().marks().is_empty();
+        let reclaimable = |entry: &Entry| entry.object().can_reclaim(&kept) || settles(entry);
         if !self.entry(key).is_some_and(reclaimable) {
             return false;
         }
         let (keyspace, mut applied) = (self.keyspace, Applied::default());
         if let Some(entry) = self.entry_to_write(key) {
-            change_entry(keyspace, entry, 0, &mut applied, |object, tracker| object.reclaim(kept, tracker));
+            change_entry((keyspace, None), entry, 0, &mut applied, |object, tracker| {
+                if settle {
+                    object.settle(tracker);
+                }
+                object.reclaim(kept, tracker);
+            });
         }
         true
     }
@@ -388,22 +471,23 @@ impl<'k> Locked<'k> {
         applied: &mut Applied,
         change: impl FnOnce(&mut Object, &mut Tracker<'_>),
     ) {
-        let keyspace = self.keyspace;
+        let (keyspace, policies) = (self.keyspace, self.policies.clone());
         if let Some(entry) = self.entry_mut(key) {
-            change_entry(keyspace, entry, lsn, applied, change);
+            change_entry((keyspace, policies.as_deref()), entry, lsn, applied, change);
         }
     }
 }
 
 /// Changes an entry's object and keeps the figures: what is dirty, what shows, bytes.
 fn change_entry(
-    keyspace: &Keyspace,
+    (keyspace, policies): (&Keyspace, Option<&Active>),
     entry: &mut Entry,
     lsn: u64,
     applied: &mut Applied,
     change: impl FnOnce(&mut Object, &mut Tracker<'_>),
 ) {
-    let (shown, bytes) = (entry.object.facet().is_some(), entry.footprint());
+    let (shown, bytes) = (entry.shows(), entry.footprint());
+    let stated = !entry.object.marks().is_empty();
     let (object, marks) = entry.parts();
     let mut tracker = Tracker { marks, head: false, changes: 0, conflicts: Vec::new(), emptied: false };
     change(object, &mut tracker);
@@ -413,8 +497,8 @@ fn change_entry(
     }
     entry.changed = entry.changed.max(lsn);
     entry.touch(keyspace.clock());
-    let shown_now = entry.object.facet().is_some();
-    if shown && (emptied || !shown_now) {
+    let shown_now = entry.shows();
+    if shown && (emptied || !shown_now || stated) {
         // What comes next is added to an empty table, whatever stood where before.
         entry.generation = keyspace.next_generation();
     }
@@ -430,5 +514,6 @@ fn change_entry(
         database: entry.database(),
         key: entry.key().into(),
         conflict,
+        policy: policies.map_or(Policy::Crdt, |policies| policies.policy(entry.key()).clone()),
     }));
 }

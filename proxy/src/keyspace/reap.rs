@@ -11,6 +11,7 @@ use meridian_conflict::edit::Editor;
 use meridian_conflict::op::BodyBuilder;
 
 use super::{KeyRef, Keyspace, Locked};
+use crate::oplog::Lsn;
 use crate::store::StoreError;
 use crate::store::row::{self, RowKey, RowRange};
 
@@ -93,7 +94,8 @@ impl Keyspace {
     }
 
     /// Drops the sums of a key, found at `reminder`, that nothing shows, but for those of origins that are
-    /// `kept`. Every op on the key up to `reminder.at` has to be settled. Only while no commit is under way.
+    /// `kept`, and what lost under `lww` if no op before the position `settle` comes again, neither from a region
+    /// that is not waited for nor in a replay. Every op on the key up to `reminder.at` has to be settled. Only while no commit is under way.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -101,6 +103,7 @@ impl Keyspace {
         &self,
         reminder: &Reminder,
         kept: impl Fn(Origin) -> bool,
+        settle: Option<Lsn>,
         durable: u64,
     ) -> Result<Reclaimed, StoreError> {
         let key = KeyRef::new(reminder.database, &reminder.key);
@@ -111,8 +114,9 @@ impl Keyspace {
         }
         let object = entry.object();
         let idle = object.facet().is_none() && object.expiry().is_some();
-        let remembers = object.remembers();
-        Ok(match (locked.reclaim(&key, kept), idle, remembers) {
+        let remembers = object.remembers() || !object.marks().is_empty();
+        let settle = settle.is_some_and(|settle| entry.changed() < settle.0);
+        Ok(match (locked.reclaim(&key, kept, settle), idle, remembers) {
             (true, _, _) => Reclaimed::Sums,
             (false, true, _) => Reclaimed::Deadline,
             (false, false, true) => Reclaimed::Waits,
@@ -133,7 +137,9 @@ impl Locked<'_> {
     ) -> bool {
         let Some(entry) = self.entry(key) else { return false };
         let object = entry.object();
-        if !object.is_expired(now_ms) && (object.facet().is_some() || object.expiry().is_none()) {
+        if !object.due_ms().is_some_and(|at| at <= now_ms)
+            && (object.facet().is_some() || object.expiry().is_none())
+        {
             return false;
         }
         let mut editor = Editor::new(Some(object), origin, now_ms, body);
@@ -144,6 +150,6 @@ impl Locked<'_> {
 
     /// Whether the row of this deadline is out of date. Only while no commit is under way.
     pub fn is_stale_deadline(&self, key: &KeyRef<'_>, at_ms: u64) -> bool {
-        self.entry(key).is_none_or(|entry| !entry.is_dirty() && entry.object().deadline_ms() != Some(at_ms))
+        self.entry(key).is_none_or(|entry| !entry.is_dirty() && entry.object().due_ms() != Some(at_ms))
     }
 }

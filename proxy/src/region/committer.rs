@@ -298,7 +298,7 @@ impl Committer {
     /// Lets go of what only remembers, for a while. Returns whether there is more.
     fn reap(&self, reaper: &mut Reaper) -> bool {
         let until = Instant::now() + REAP_SLICE;
-        while reaper.step(&self.work) {
+        while reaper.step(&self.work, Lsn(self.shared.committed.load(Ordering::Acquire))) {
             if Instant::now() >= until {
                 return true;
             }

@@ -4,6 +4,9 @@
 //! *Sums* of counters that nothing shows go here and now, without an op, when all ops on their key are
 //! settled ([`meridian_topology::stability`]); those of a region that is not waited for are kept.
 //!
+//! *What lost under `lww`* goes likewise, with the marks of what won ([`meridian_conflict::lww`]), unless a region is
+//! not waited for: what that one still brings has to find them.
+//!
 //! *Expired keys* are hidden everywhere at their deadline, but go by an op, written by one region for
 //! all, many keys at a time, when every region's clock and stream have passed the deadline. Were they
 //! dropped without one, a region that has dropped a key would write it anew without a word on its
@@ -20,7 +23,7 @@ use super::committer::Work;
 use crate::keyspace::KeyRef;
 use crate::keyspace::reap::{Reclaimed, Reminder};
 use crate::keyspace::walk::ApplyError;
-use crate::oplog::LogHealth;
+use crate::oplog::{LogHealth, Lsn};
 use crate::sequencer::PlaceError;
 use crate::store::{Batch, StoreError};
 
@@ -70,6 +73,8 @@ enum ReapError {
 #[derive(Debug)]
 struct Pass {
     settled: Settled,
+    /// Where the store stood.
+    committed: Lsn,
     began: Instant,
     /// Past the deadlines, at the sums.
     at_sums: bool,
@@ -93,14 +98,14 @@ pub(super) struct Reaper {
 
 impl Reaper {
     /// Does a little. Returns whether there is more to do at once. Only while no commit is under way.
-    pub(super) fn step(&mut self, work: &Work) -> bool {
+    pub(super) fn step(&mut self, work: &Work, committed: Lsn) -> bool {
         if work.seeding.is_loading() || work.log.health() != LogHealth::Ok {
             self.pass = None;
             return false;
         }
         let Some(pass) = &mut self.pass else {
             if self.next.is_none_or(|at| Instant::now() >= at) {
-                self.begin(work);
+                self.begin(work, committed);
             }
             return self.pass.is_some();
         };
@@ -118,7 +123,7 @@ impl Reaper {
         }
     }
 
-    fn begin(&mut self, work: &Work) {
+    fn begin(&mut self, work: &Work, committed: Lsn) {
         let mut settled = work.settled.lock().clone();
         if settled.alone {
             settled.passed = work.sequencer.progress_at(super::wall_now()).1;
@@ -129,7 +134,8 @@ impl Reaper {
         }
         self.passes += 1;
         let (began, after) = (Instant::now(), None);
-        self.pass = Some(Pass { settled, began, at_sums: false, after, waiting: 0, lowest_ms: None });
+        self.pass =
+            Some(Pass { settled, committed, began, at_sums: false, after, waiting: 0, lowest_ms: None });
     }
 
     fn end(&mut self, work: &Work) {
@@ -188,7 +194,8 @@ impl Pass {
                 continue;
             }
             let durable = work.log.durable_lsn().0;
-            match work.keyspace.reclaim(reminder, kept, durable)? {
+            let settle = self.settled.kept.is_empty().then_some(self.committed);
+            match work.keyspace.reclaim(reminder, kept, settle, durable)? {
                 Reclaimed::Sums => work.metrics.reaped.with_label_values(&["sums"]).inc(),
                 Reclaimed::Waits => self.waiting += 1,
                 Reclaimed::Deadline => deadlines.push(reminder),

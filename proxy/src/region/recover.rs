@@ -28,6 +28,7 @@ use crate::keyspace::Keyspace;
 use crate::link::faults::Faults;
 use crate::metrics::Metrics;
 use crate::oplog::{self, LogError, Lsn, Opened, Recovery, Tail, WriterThread};
+use crate::policies;
 use crate::sequencer::{AppliedMark, Sequencer, read_record};
 use crate::store::{FjallOptions, FjallStore, Store};
 
@@ -129,6 +130,8 @@ impl Region {
         check_reach(&opened, committed, found.tail)?;
 
         let keyspace = Arc::new(Keyspace::new(Arc::clone(&store), store.position()?.is_none()));
+        let (table, hooks) = policies::load::load(&settings.conflicts, 1, &metrics)?;
+        keyspace.policies().enforce(table, hooks);
         keyspace.restore_counts()?;
         let (mut ops, replayed) = replay(&opened, &keyspace, stored)?;
         ops.reincarnate(identity.origin());
