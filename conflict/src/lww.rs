@@ -37,9 +37,9 @@
 //! register of that size; a collection that is written element by element is better off under
 //! `crdt`. `FLUSHDB` is no statement: it removes what its writer saw, under every policy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::clock::Stamp;
+use crate::clock::{Stamp, VersionVector, covers};
 use crate::crdt::TablePlace;
 use crate::object::{Applying, Object};
 use crate::op::{Change, Effect, Facet};
@@ -100,26 +100,87 @@ fn states(change: &Change<'_>) -> Option<States> {
 /// `object`, before the change, that its writer had not seen. Two deletes are none.
 pub fn rivals(object: &Object, change: &Change<'_>, how: Applying<'_>) -> Vec<Conflict> {
     let Some(arrives) = states(change) else { return Vec::new() };
+    let unseen = alive(object).into_iter().filter(|(stamp, _)| !how.seen.covers(&stamp.dot));
+    unseen.filter_map(|stood| clash(stood, (how.stamp, arrives))).collect()
+}
+
+/// The conflicts that the states of a key show at two replicas, where `ours` and `theirs` are applied: one for
+/// each two ops alive of which neither replica had the other's. Merging the states again shows none.
+pub fn clashes(
+    object: &Object,
+    ours: &VersionVector,
+    other: &Object,
+    theirs: &VersionVector,
+) -> Vec<Conflict> {
+    let (mut mine, mut came) = (alive(object), alive(other));
+    // What is beyond a vector may be there all the same.
+    let everywhere: BTreeSet<Stamp> = mine.keys().filter(|stamp| came.contains_key(stamp)).copied().collect();
+    mine.retain(|stamp, _| !everywhere.contains(stamp) && !covers(theirs, &stamp.dot));
+    came.retain(|stamp, _| !everywhere.contains(stamp) && !covers(ours, &stamp.dot));
+    came.iter()
+        .flat_map(|(stamp, arrives)| mine.iter().map(|stood| ((*stood.0, *stood.1), (*stamp, *arrives))))
+        .filter_map(|(stood, arrived)| clash(stood, arrived))
+        .collect()
+}
+
+/// The ops alive in an object, with what they state.
+fn alive(object: &Object) -> BTreeMap<Stamp, States> {
     let mut alive: BTreeMap<Stamp, States> = object.marks().iter().map(|m| (*m, States::Nothing)).collect();
     for facet in Facet::ALL {
         alive.extend(object.live_stamps(facet).map(|stamp| (stamp, States::Content(facet))));
     }
-    let unseen = alive.into_iter().filter(|(stamp, _)| !how.seen.covers(&stamp.dot));
-    unseen
-        .filter_map(|(rival, stood)| {
-            let (kind, facet) = match (stood, arrives) {
-                (States::Nothing, States::Nothing) => return None,
-                (States::Content(facet), States::Nothing) | (States::Nothing, States::Content(facet)) => {
-                    (Kind::WriteDelete, facet)
-                }
-                (States::Content(stood), States::Content(facet)) if stood == facet => {
-                    (Kind::WriteWrite, facet)
-                }
-                (States::Content(_), States::Content(facet)) => (Kind::TypeClash, facet),
-            };
-            let winner = if rival > how.stamp { Winner::Local } else { Winner::Remote };
-            let (rule, element, arrived) = (Rule::Lww, [].into(), how.stamp);
-            Some(Conflict { kind, rule, winner, facet, element, rival, arrived })
-        })
-        .collect()
+    alive
+}
+
+/// What one of two ops, neither of which had seen the other, meets in the other.
+fn clash((rival, stood): (Stamp, States), (arrived, arrives): (Stamp, States)) -> Option<Conflict> {
+    let (kind, facet) = match (stood, arrives) {
+        (States::Nothing, States::Nothing) => return None,
+        (States::Content(facet), States::Nothing) | (States::Nothing, States::Content(facet)) => {
+            (Kind::WriteDelete, facet)
+        }
+        (States::Content(stood), States::Content(facet)) if stood == facet => (Kind::WriteWrite, facet),
+        (States::Content(_), States::Content(facet)) => (Kind::TypeClash, facet),
+    };
+    let winner = if rival > arrived { Winner::Local } else { Winner::Remote };
+    Some(Conflict { kind, rule: Rule::Lww, winner, facet, element: [].into(), rival, arrived })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::clock::{Dot, Hlc, Origin, Seen};
+    use crate::outcome::Outcome;
+
+    fn write(object: &mut Object, origin: u64, effects: &[Effect<'_>]) -> Dot {
+        let stamp = Stamp { hlc: Hlc::from_ms(origin), dot: Dot::new(Origin(origin), 1) };
+        let how = Applying { stamp, seen: Seen::All };
+        effects.iter().for_each(|effect| object.apply(effect, how, &mut Outcome::default()));
+        stamp.dot
+    }
+
+    #[test]
+    fn states_that_meet_show_the_conflicts_that_their_ops_would_have_met() {
+        let field = |field| [Effect::FieldAssign { field, value: b"v", baseline: Vec::new() }, Effect::Whole];
+        let (mut here, mut there) = (Object::default(), Object::default());
+        let ours: VersionVector = [write(&mut here, 1, &field(b"a"))].into_iter().collect();
+        let theirs: VersionVector = [write(&mut there, 2, &field(b"b"))].into_iter().collect();
+        let met = clashes(&here, &ours, &there, &theirs);
+        assert_eq!(met.len(), 1, "though they share no field");
+        assert_eq!(
+            (met[0].kind, met[0].winner, met[0].facet),
+            (Kind::WriteWrite, Winner::Remote, Facet::Hash)
+        );
+        let mut merged = here.clone();
+        merged.merge(&ours, &there, &theirs);
+        let both: VersionVector =
+            ours.iter().chain(theirs.iter()).map(|d| Dot::new(*d.actor, d.counter)).collect();
+        assert!(clashes(&merged, &both, &there, &theirs).is_empty());
+        let mut gone = Object::default();
+        let deleted: VersionVector = [write(&mut gone, 3, &[Effect::Whole])].into_iter().collect();
+        let met = clashes(&merged, &both, &gone, &deleted);
+        assert!(met.iter().all(|met| met.kind == Kind::WriteDelete) && met.len() == 2);
+        assert!(clashes(&gone, &deleted, &gone, &deleted).is_empty());
+    }
 }

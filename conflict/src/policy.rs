@@ -32,6 +32,9 @@ pub const MAX_PATTERN_BYTES: usize = 1024;
 /// The longest name of a hook in bytes.
 pub const MAX_HOOK_NAME_BYTES: usize = 255;
 
+/// The longest encoded table: it is told to other regions in one message.
+pub const MAX_TABLE_BYTES: usize = 256 << 10;
+
 /// The format's number, the first byte of an encoded table.
 const FORMAT: u8 = 1;
 
@@ -169,6 +172,12 @@ pub enum PolicyError {
         /// How many there are.
         rules: usize,
     },
+    /// It takes more than [`MAX_TABLE_BYTES`] when encoded.
+    #[error("the rules take {bytes} bytes, more than the {MAX_TABLE_BYTES} accepted")]
+    TooLong {
+        /// How many.
+        bytes: usize,
+    },
     /// Rules that cannot be, each with its place from 0.
     #[error("{}", listed(.0))]
     Rules(Vec<(usize, PolicyProblem)>),
@@ -214,11 +223,15 @@ impl PolicyTable {
         }
         let problems: Vec<_> =
             rules.iter().enumerate().filter_map(|(at, rule)| Some((at, rule.check().err()?))).collect();
-        if problems.is_empty() {
-            Ok(Self::checked(version, rules))
-        } else {
-            Err(PolicyError::Rules(problems))
+        if !problems.is_empty() {
+            return Err(PolicyError::Rules(problems));
         }
+        let (table, mut encoded) = (Self::checked(version, rules), Vec::new());
+        table.encode(&mut encoded);
+        if encoded.len() > MAX_TABLE_BYTES {
+            return Err(PolicyError::TooLong { bytes: encoded.len() });
+        }
+        Ok(table)
     }
 
     fn checked(version: u64, rules: Vec<PolicyRule>) -> Self {

@@ -12,6 +12,7 @@
 //! | [`locked`] | access to the objects under the shard locks, applying effects |
 //! | [`load`] | bringing objects in from the store |
 //! | `recent` | a sample of the keys committed lately |
+//! | [`merging`] | having hooks merge values without holding locks |
 //! | `marks` | which elements the store lacks |
 //! | [`commit`] | taking dirty rows out to the store |
 //! | [`compare`] | digests of what keys show, mending what differs between regions |
@@ -27,6 +28,7 @@ pub mod evict;
 pub mod load;
 pub mod locked;
 mod marks;
+pub mod merging;
 pub mod reap;
 mod recent;
 pub mod rows;

@@ -3,11 +3,13 @@
 //! Where every key is `crdt` there is nothing to look up: [`Policies::active`] is one branch. A table
 //! is put in force as a whole; what works on keys under their locks goes on with the one it began with.
 
+pub mod book;
 mod counted;
 pub mod load;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
+pub mod version;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ const NOBODY: [u8; 32] = [0; 32];
 pub struct Policies {
     /// Whether some key has another policy than `crdt`.
     is_active: AtomicBool,
+    has_hooks: AtomicBool,
     current: RwLock<Arc<Active>>,
 }
 
@@ -51,13 +54,20 @@ impl Policies {
     /// Puts a table in force.
     pub fn enforce(&self, table: PolicyTable, hooks: Hooks) {
         let is_active = !table.is_all_crdt();
-        *self.current.write() = Arc::new(Active::new(table, hooks));
+        let active = Active::new(table, hooks);
+        self.has_hooks.store(active.has_hooks, Ordering::Release);
+        *self.current.write() = Arc::new(active);
         self.is_active.store(is_active, Ordering::Release);
     }
 
     /// The table in force, unless every key is `crdt`.
     pub fn active(&self) -> Option<Arc<Active>> {
         self.is_active.load(Ordering::Acquire).then(|| self.current())
+    }
+
+    /// Whether some key has the policy `hook`.
+    pub fn has_hooks(&self) -> bool {
+        self.has_hooks.load(Ordering::Acquire)
     }
 
     /// The table in force, whatever it says.

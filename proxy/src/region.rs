@@ -45,6 +45,7 @@ use crate::keyspace::Keyspace;
 use crate::link::faults::Faults;
 use crate::metrics::Metrics;
 use crate::oplog::{self, LogError, Lsn};
+use crate::policies::book::Book;
 use crate::replication::entropy::Entropy;
 use crate::sequencer::{AppliedMark, Sequencer};
 use crate::session::clients::Clients;
@@ -85,6 +86,7 @@ pub struct Region {
     follower: AtomicBool,
     config_file: OnceLock<PathBuf>,
     entropy: Entropy,
+    policies: Book,
     /// What each other region is known to have applied durably.
     elsewhere: Mutex<BTreeMap<RegionId, VersionVector>>,
 }
@@ -191,6 +193,11 @@ impl Region {
         let mut confirmed = self.confirmed.subscribe();
         // The sender lives as long as this region.
         let _ = confirmed.wait_for(|confirmed| *confirmed).await;
+    }
+
+    /// All regions' policies.
+    pub fn policies(&self) -> &Book {
+        &self.policies
     }
 
     /// Comparing with other regions.

@@ -436,6 +436,9 @@ impl Session {
             self.walk(command, args, now).await;
             return Ok(After::Continue);
         }
+        if self.region.keyspace().policies().has_hooks() {
+            execute::merge_ahead(&self.region, &[(command, args, self.database)]).await;
+        }
         let mut reply = Reply::new(&mut self.output, self.protocol);
         let ran =
             execute::run(&self.region, &mut self.scratch, command, args, self.database, now, &mut reply);

@@ -32,6 +32,9 @@ pub const CONTROL_VERSION: u8 = 1;
 /// A control message longer than this is refused before it is read.
 pub const CONTROL_BYTES_MAX: usize = 1 << 20;
 
+/// The longest encoded table of policies.
+pub const POLICY_BYTES_MAX: usize = meridian_conflict::policy::MAX_TABLE_BYTES;
+
 /// A message from a peer does not decode. Nothing of it took effect; the link must close, because
 /// what follows cannot be trusted to be in step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -138,6 +141,20 @@ pub enum Control {
         /// Why.
         reason: GoodbyeReason,
     },
+    /// Somebody's policies, when a link stands and when they change.
+    Policies(Announced),
+}
+
+/// A member's policies. A later announcement replaces an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// Whose.
+    pub region: RegionId,
+    /// When, by its clock.
+    pub told: Hlc,
+    /// Its table, as [`meridian_conflict::policy::PolicyTable::encode`] gives it; at most [`POLICY_BYTES_MAX`].
+    #[serde(with = "serde_bytes")]
+    pub table: Vec<u8>,
 }
 
 /// What a region has durably applied. On the wire, its vector's entries that rose.

@@ -29,6 +29,7 @@ mod effect;
 mod greeting;
 mod intake;
 mod link;
+mod policies;
 mod routing;
 mod rows;
 mod settings;
@@ -46,7 +47,7 @@ use meridian_conflict::op::Op;
 
 use crate::delivery::Delivery;
 use crate::feed::Feed;
-use crate::frame::{Control, GoodbyeReason, Hello, Refusal};
+use crate::frame::{Announced, Control, GoodbyeReason, Hello, Refusal};
 use crate::graph::Graph;
 use crate::route::{Router, lives};
 use crate::stability::Stability;
@@ -88,6 +89,8 @@ pub struct Replica<B> {
     skewed: BTreeMap<RegionId, MonoMs>,
     /// Regions whose ops are lacked by ops that there was no room to hold.
     short_of: BTreeSet<RegionId>,
+    /// Every member's policies, as far as they are known.
+    announced: BTreeMap<RegionId, Announced>,
     effects: VecDeque<Effect<B>>,
 }
 
@@ -123,6 +126,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
             retired: BTreeSet::new(),
             skewed: BTreeMap::new(),
             short_of: BTreeSet::new(),
+            announced: BTreeMap::new(),
             effects: VecDeque::new(),
         }
     }
@@ -223,11 +227,13 @@ impl<B: AsRef<[u8]>> Replica<B> {
                         // Rows of regions that were no members there were not kept.
                         link.rows_known.clear();
                         self.introduce_rows(now, peer);
+                        self.introduce_policies(peer);
                     }
                     self.review(now);
                 }
             }
             Control::Goodbye { .. } => self.close(peer, CloseReason::Goodbye),
+            Control::Policies(announced) => self.take_policies(peer, announced),
         }
     }
 
@@ -311,6 +317,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
             self.retired.extend(self.stability.row(left).map(|row| row.origin));
         }
         self.stability.set_members(self.router.members());
+        self.forget_policies_of_strangers();
         let gone: Vec<RegionId> =
             self.links.keys().filter(|peer| !self.router.is_peer(**peer)).copied().collect();
         for peer in gone {

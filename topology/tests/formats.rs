@@ -16,7 +16,9 @@ use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId, VersionVector};
 use meridian_conflict::op::Header;
 use meridian_topology::entropy::{Answer, Ask, EntropyRefusal, Listed, Place, Range};
 use meridian_topology::frame::batch::{BatchDecoder, BatchEncoder};
-use meridian_topology::frame::{Control, Echo, GoodbyeReason, Heartbeat, Hello, PROTOCOLS, Refusal, Row};
+use meridian_topology::frame::{
+    Announced, Control, Echo, GoodbyeReason, Heartbeat, Hello, PROTOCOLS, Refusal, Row,
+};
 use meridian_topology::seed::{Assembler, Cursor, Record, Request, SEED_VERSION, SeedRefusal, Seeded};
 use meridian_topology::sequence::{Position, Sequencer};
 use meridian_topology::time::{MonoMs, WallMs};
@@ -89,6 +91,14 @@ fn controls() -> Vec<(&'static str, Control)> {
         ("stability", Control::Stability { rows: vec![row] }),
         ("heartbeat", Control::Heartbeat(heartbeat)),
         ("goodbye", Control::Goodbye { reason: GoodbyeReason::NewIncarnation }),
+        (
+            "policies",
+            Control::Policies(Announced {
+                region: RegionId(1),
+                told: Hlc::from_ms(1_700_000_000_001),
+                table: vec![1, 0, 0],
+            }),
+        ),
     ]
 }
 

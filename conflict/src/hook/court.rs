@@ -5,8 +5,9 @@
 //! symmetric, idempotent and associative is reported with the smallest case that shows the
 //! contrary; a hook that is not still converges, because all regions ask it the same.
 
-use super::{Call, Failure, MergeHook, Sibling};
+use super::{Call, Failure, FieldSiblings, HashCall, MergeHook, Sibling};
 use crate::clock::{Dot, Hlc, Origin, RegionId, Stamp};
+use crate::policy::HookId;
 
 /// Values that might have been written at the same time.
 pub type Case = Vec<Vec<u8>>;
@@ -123,6 +124,27 @@ pub fn try_hook(hook: &dyn MergeHook, cases: &[Case]) -> Verdict {
     }
     failures.sort_unstable();
     Verdict { findings: bench.findings, failures, cases: cases.len() }
+}
+
+/// Tries `hook` on `cases`, by whichever function it merges with: one for whole hashes is asked about
+/// hashes of one field.
+pub fn try_any(hook: &dyn MergeHook, cases: &[Case]) -> Verdict {
+    if hook.merges_hashes() { try_hook(&OneField(hook), cases) } else { try_hook(hook, cases) }
+}
+
+/// A hook for whole hashes, asked about hashes of one field.
+struct OneField<'a>(&'a dyn MergeHook);
+
+impl MergeHook for OneField<'_> {
+    fn id(&self) -> &HookId {
+        self.0.id()
+    }
+
+    fn merge(&self, call: &Call<'_>) -> Answer {
+        let field = FieldSiblings { field: b"field", siblings: call.siblings.to_vec() };
+        let merged = self.0.merge_hash(&HashCall { key: call.key, fields: &[field] })?;
+        merged.into_iter().next().map(|(_, value)| value.into_vec()).ok_or(Failure::Declined)
+    }
 }
 
 impl Finding {

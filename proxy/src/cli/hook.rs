@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use meridian_conflict::hook::MergeHook;
 use meridian_conflict::hook::builtin::BuiltIn;
 use meridian_conflict::hook::court::{self, Answer, Case, Finding, Law, Verdict};
-use meridian_conflict::hook::{Call, Failure, FieldSiblings, HashCall, MergeHook};
 use meridian_conflict::policy::HookId;
 
 use crate::hook::{Limits, Sandbox};
@@ -74,11 +74,7 @@ pub fn test(args: &TestArgs) -> anyhow::Result<(String, Verdict, HookId)> {
         let samples = samples(directory).with_context(|| format!("samples in {}", directory.display()))?;
         cases.extend(court::of_samples(&samples));
     }
-    let verdict = if hook.merges_hashes() {
-        court::try_hook(&OneField(hook.as_ref()), &cases)
-    } else {
-        court::try_hook(hook.as_ref(), &cases)
-    };
+    let verdict = court::try_any(hook.as_ref(), &cases);
     let report = report(hook.id(), &verdict, generated);
     Ok((report, verdict, hook.id().clone()))
 }
@@ -109,21 +105,6 @@ fn samples(directory: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
         samples.push(std::fs::read(&file)?);
     }
     Ok(samples)
-}
-
-/// A hook for whole hashes, asked about hashes of one field.
-struct OneField<'a>(&'a dyn MergeHook);
-
-impl MergeHook for OneField<'_> {
-    fn id(&self) -> &HookId {
-        self.0.id()
-    }
-
-    fn merge(&self, call: &Call<'_>) -> Answer {
-        let field = FieldSiblings { field: b"field", siblings: call.siblings.to_vec() };
-        let merged = self.0.merge_hash(&HashCall { key: call.key, fields: &[field] })?;
-        merged.into_iter().next().map(|(_, value)| value.into_vec()).ok_or(Failure::Declined)
-    }
 }
 
 fn report(id: &HookId, verdict: &Verdict, generated: usize) -> String {

@@ -53,6 +53,11 @@ impl<'a> Context<'a, '_> {
         self.locked.object(&KeyRef::new(self.database, key))
     }
 
+    /// The policy in force for a key.
+    pub fn policy(&self, key: &[u8]) -> &'static str {
+        self.locked.policies().map_or(Policy::Crdt.name(), |policies| policies.policy(key).name())
+    }
+
     fn read_as(&self, key: &[u8], facet: Facet) -> Result<Option<&Object>, CommandError> {
         match self.read(key) {
             Some(object) if object.facet() == Some(facet) => Ok(Some(object)),

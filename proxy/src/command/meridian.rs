@@ -119,7 +119,7 @@ fn explain(context: &mut Context<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>)
     reply.bulk(b"type");
     reply.bulk(shown.map_or("none", Facet::name).as_bytes());
     reply.bulk(b"policy");
-    reply.bulk(b"crdt");
+    reply.bulk(context.policy(key).as_bytes());
     reply.bulk(b"deadline");
     match object.deadline_ms() {
         Some(at) => reply.int(i64::try_from(at).unwrap_or(i64::MAX)),

@@ -19,7 +19,7 @@ use super::settings::{
     Seed, Settings, Store, StoreKind, Tls,
 };
 use super::{files, not_built, resolve_regions};
-use crate::hook::{self, Sandbox};
+use crate::policies::load::load_module;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -273,7 +273,7 @@ impl Resolver<'_> {
         }
         let path = self.directory.join(hook);
         if self.checks == FileChecks::Require
-            && let Err(error) = Sandbox::load(&path, hook::Limits::default())
+            && let Err(error) = load_module(&path)
         {
             let (path, reason) = (path.display().to_string(), error.to_string());
             self.collector.push(key, Problem::Hook { path, reason });

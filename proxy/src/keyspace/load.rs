@@ -5,13 +5,16 @@
 //! entry has left the shard between: one that left may have taken newer rows to the store.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use meridian_conflict::object::Object;
 use meridian_conflict::op::Facet;
+use meridian_conflict::policy::HookId;
 use smallvec::SmallVec;
 
 use super::locked::Found;
 use super::{KeyRef, Keyspace, Locked};
+use crate::policies::Active;
 use crate::store::row::{self, RowKey};
 use crate::store::{Store, StoreError};
 
@@ -93,10 +96,15 @@ impl Keyspace {
     ) -> Result<R, StoreError> {
         loop {
             let departures = {
-                let mut locked = self.lock(&[*key]);
-                locked.forget_former_hooks(&[*key]);
+                let locked = self.lock(&[*key]);
                 match locked.find(key) {
-                    Found::Here(_) => return Ok(look(locked.shown(key))),
+                    Found::Here(entry) => match unmerged(&locked, key, entry.object()) {
+                        None => return Ok(look(locked.shown(key))),
+                        Some((policies, hook, object)) => {
+                            drop(locked);
+                            return Ok(look(Some(&policies.merge(&hook, key.key, &object))));
+                        }
+                    },
                     Found::Absent => return Ok(look(None)),
                     Found::Missing => locked.departures(key),
                 }
@@ -104,7 +112,9 @@ impl Keyspace {
             let object = load(&*self.store, key)?;
             let locked = self.lock(&[*key]);
             if locked.departures(key) == departures && locked.entry(key).is_none() {
-                let shown = |object| match locked.policies() {
+                let policies = locked.policies().cloned();
+                drop(locked);
+                let shown = |object| match &policies {
                     None => object,
                     Some(policies) => policies.shown(key.key, object),
                 };
@@ -112,6 +122,13 @@ impl Keyspace {
             }
         }
     }
+}
+
+/// What is needed to show a key whose hook was not asked yet: a hook is no work to be done under a lock.
+fn unmerged(locked: &Locked<'_>, key: &KeyRef<'_>, object: &Object) -> Option<(Arc<Active>, HookId, Object)> {
+    let policies = locked.policies()?;
+    let hook = policies.unmerged(key.key, object)?.clone();
+    Some((Arc::clone(policies), hook, object.clone()))
 }
 
 /// Reads an object's rows.

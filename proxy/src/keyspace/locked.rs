@@ -432,12 +432,17 @@ impl<'k> Locked<'k> {
         ours: &VersionVector,
         theirs: &VersionVector,
     ) -> Applied {
-        let (keyspace, policies) = (self.keyspace, self.policies.clone());
+        let (keyspace, policies, lww) = (self.keyspace, self.policies.clone(), self.is_lww(key));
         let mut applied = Applied::default();
         if let Some(entry) = self.entry_to_write(key) {
             // No op, so no position in the log: nobody has to wait for what a merge brings.
             change_entry((keyspace, policies.as_deref()), entry, 0, &mut applied, |object, tracker| {
-                object.merge_observed(ours, other, theirs, tracker);
+                if lww {
+                    tracker.conflicts.extend(lww::clashes(object, ours, other, theirs));
+                    object.merge_observed(ours, other, theirs, &mut WithoutConflicts(&mut *tracker));
+                } else {
+                    object.merge_observed(ours, other, theirs, tracker);
+                }
                 tracker.emptied |= object.facet().is_none();
             });
         }

@@ -1,17 +1,45 @@
 //! From the configured rules to a table with its hooks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use meridian_conflict::hook::MergeHook;
 use meridian_conflict::hook::builtin::BuiltIn;
+use meridian_conflict::hook::{MergeHook, court};
 use meridian_conflict::policy::{HookId, Policy, PolicyError, PolicyRule, PolicyTable};
 
 use super::Hooks;
 use super::counted::Counted;
+use super::version::VersionFile;
 use crate::config::settings::{self, ConflictRule, Hook};
 use crate::hook::{Limits, LoadError, Sandbox};
 use crate::metrics::Metrics;
+
+/// Cases that a module is tried on before it is used: one that uses up its fuel each time costs a few seconds.
+const TRIAL_CASES: usize = 24;
+
+/// The generated cases' seed: the same in every region.
+const TRIAL_SEED: u64 = 1;
+
+/// A module cannot be used as a hook.
+#[derive(Debug, thiserror::Error)]
+pub enum ModuleError {
+    /// It cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Asked twice the same, it answered differently.
+    #[error("is not deterministic; see `meridian hook test`")]
+    NotDeterministic,
+}
+
+/// Loads a module and tries it in the court.
+///
+/// # Errors
+/// [`ModuleError`].
+pub fn load_module(path: &Path) -> Result<Sandbox, ModuleError> {
+    let hook = Sandbox::load(path, Limits::default())?;
+    let verdict = court::try_any(&hook, &court::generated(TRIAL_SEED, TRIAL_CASES));
+    if verdict.is_deterministic() { Ok(hook) } else { Err(ModuleError::NotDeterministic) }
+}
 
 /// The policies cannot be used. Nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -22,18 +50,36 @@ pub enum LoadPoliciesError {
         /// Its module.
         path: PathBuf,
         /// What is wrong with it.
-        source: LoadError,
+        source: ModuleError,
     },
     /// The table.
     #[error(transparent)]
     Table(#[from] PolicyError),
+    /// The file with the version.
+    #[error("cannot count the versions of the policies: {0}")]
+    Version(#[from] std::io::Error),
+}
+
+/// The table of `rules` with the version that this data directory counts, and the hooks that it names. Reads
+/// files and compiles modules.
+///
+/// # Errors
+/// [`LoadPoliciesError`].
+pub fn load_versioned(
+    rules: &[ConflictRule],
+    data_dir: &Path,
+    metrics: &Metrics,
+) -> Result<(PolicyTable, Hooks), LoadPoliciesError> {
+    let (table, hooks) = load(rules, 0, metrics)?;
+    let version = VersionFile::of(data_dir).count(&table)?;
+    Ok((PolicyTable::new(version, table.rules().to_vec())?, hooks))
 }
 
 /// The table of `rules` with this version, and the hooks that it names. Reads files and compiles modules.
 ///
 /// # Errors
 /// [`LoadPoliciesError`].
-pub fn load(
+fn load(
     rules: &[ConflictRule],
     version: u64,
     metrics: &Metrics,
@@ -56,7 +102,7 @@ fn load_hook(hook: &Hook, hooks: &mut Hooks, metrics: &Metrics) -> Result<HookId
     let hook: Box<dyn MergeHook> = match hook {
         Hook::BuiltIn(kind) => Box::new(BuiltIn::new(*kind)),
         Hook::File(path) => {
-            let loaded = Sandbox::load(path, Limits::default());
+            let loaded = load_module(path);
             Box::new(loaded.map_err(|source| LoadPoliciesError::Hook { path: path.clone(), source })?)
         }
     };

@@ -2,12 +2,19 @@
 
 use std::fmt::Write as _;
 
+use tempfile::TempDir;
+
 use super::Policies;
+use crate::command::execute::merge_ahead;
+use crate::command::find;
+use crate::config::FileChecks;
+use crate::config::settings::{ConflictRule, Settings};
 use crate::keyspace::KeyRef;
+use crate::link::random::SplitMix64;
 use crate::region::reaper::Settled;
 use crate::region::wall_now;
 use crate::replication::seed::tests::{Place, digest, exchange};
-use crate::resp::Value;
+use crate::resp::{OwnedArgs, Value};
 
 const RULES: &str = r#"
 [[conflicts]]
@@ -289,6 +296,159 @@ async fn a_hook_is_asked_once_until_the_key_changes() {
     let before = calls();
     (0..10).for_each(|_| assert_eq!(places[0].ask(0, "GET max:k"), bulk("2")));
     assert!(calls() <= before + 1);
+    end(places).await;
+}
+
+#[tokio::test]
+async fn a_hook_is_asked_ahead_and_not_under_a_lock() {
+    let places = places(&["eu", "us"]);
+    for (place, value) in in_turn(&places, &["9", "10"]) {
+        place.ask(0, &format!("SET max:k {value}"));
+        place.ask(0, &format!("HSET max:h f {value}"));
+    }
+    meet(&places).await;
+    let region = places[0].region();
+    let calls = || region.metrics().hook_calls.with_label_values(&["max"]).get();
+    // Written again, so that nothing is kept of what was merged.
+    places[0].ask(0, "HSET max:h other 1");
+    let before = calls();
+    let args: OwnedArgs = "HGET max:h f".split(' ').collect();
+    merge_ahead(&region, &[(find(b"hget").unwrap(), args.args(), 0)]).await;
+    assert_eq!(calls(), before + 1);
+    assert_eq!(places[0].ask(0, "HGET max:h f"), bulk("10"));
+    assert_eq!(calls(), before + 1);
+    end(places).await;
+}
+
+/// The rules alone of a configuration.
+fn rules(text: &str) -> Vec<ConflictRule> {
+    let text = format!("cluster = \"test\"\nregion = \"eu\"\ndata_dir = \"/nowhere\"\n{text}");
+    Settings::parse(&text, std::path::Path::new("/"), FileChecks::Skip).unwrap().conflicts
+}
+
+fn reload(place: &Place, text: &str) -> bool {
+    let region = place.region();
+    region.change(&Settings { conflicts: rules(text), ..region.settings().clone() }).unwrap()
+}
+
+/// What links do: every region hears of all policies.
+fn tell_policies(places: &[Place]) {
+    for place in places {
+        let region = place.region();
+        let others = places.iter().map(Place::region).filter(|other| !std::ptr::eq(&**other, &*region));
+        let others = others.map(|other| (*other.policies().own()).clone()).collect();
+        region.policies().set_others(others, region.keyspace().policies());
+    }
+}
+
+fn rule(policy: &str) -> String {
+    format!("[[conflicts]]\nkeys = \"p*\"\npolicy = {policy}\n")
+}
+
+#[tokio::test]
+async fn policies_change_while_regions_write_and_all_show_the_same_at_every_moment() {
+    let places: Vec<Place> = ["eu", "us", "ap"].iter().map(|name| Place::new(name)).collect();
+    let mut dice = SplitMix64::new(7);
+    for policy in
+        ["\"lww\"", "\"crdt\"", "\"hook\"\nhook = \"concat-unique-lines\"", "\"lww\"", "\"multi-value\""]
+    {
+        for place in &places {
+            assert!(reload(place, &rule(policy)));
+            assert!(!reload(place, &rule(policy)), "it is in force");
+            tell_policies(&places);
+            let in_force = |place: &Place| place.region().keyspace().policies().current().table().digest();
+            assert!(places.iter().all(|place| in_force(place) == in_force(&places[0])));
+            for _ in 0..60 {
+                let at = &places[dice.between(0, 2) as usize];
+                let (key, n) = (dice.between(0, 3), dice.between(0, 9));
+                at.ask(
+                    0,
+                    &match dice.between(0, 7) {
+                        0 => format!("SET p{key} {n}"),
+                        1 => format!("INCRBY n{key} {n}"),
+                        2 => format!("HSET ph{key} f{n} {n}"),
+                        3 => format!("HDEL ph{key} f{n}"),
+                        4 => format!("SADD ps{key} {n}"),
+                        5 => format!("DEL p{key} ph{key} ps{key}"),
+                        6 => format!("SET p{key} {n} PXAT 4000000000000"),
+                        _ => format!("HINCRBY ph{key} c {n}"),
+                    },
+                );
+            }
+            meet(&places).await;
+        }
+        let in_force = places[0].region().keyspace().policies().current();
+        assert_eq!(in_force.table(), &*places[0].region().policies().own());
+    }
+    end(places).await;
+}
+
+#[tokio::test]
+async fn the_version_rises_with_every_change_and_stays_over_restarts() {
+    let mut place = Place::new("eu");
+    let version = |place: &Place| place.region().policies().own().version();
+    assert_eq!(version(&place), 0);
+    reload(&place, &rule("\"lww\""));
+    reload(&place, &rule("\"crdt\""));
+    assert_eq!(version(&place), 2);
+    // The file it starts from says nothing of policies.
+    place.crash();
+    assert_eq!((version(&place), place.region().policies().own().rules().len()), (3, 0));
+    place.crash();
+    assert_eq!(version(&place), 3);
+    place.stop();
+}
+
+#[tokio::test]
+async fn a_hook_that_a_region_does_not_have_shows_the_greatest_stamp() {
+    let places = places(&["eu", "us"]);
+    for (place, value) in in_turn(&places, &["9", "3"]) {
+        place.ask(0, &format!("SET max:k {value}"));
+    }
+    meet(&places).await;
+    assert_eq!(all(&places, "GET max:k"), bulk("9"));
+    let table = (*places[0].region().policies().own()).clone();
+    for place in &places {
+        place.region().keyspace().policies().enforce(table.clone(), Default::default());
+    }
+    assert_eq!(all(&places, "GET max:k"), bulk("3"));
+    end(places).await;
+}
+
+#[tokio::test]
+async fn h1_a_hook_that_fails_shows_the_greatest_stamp_and_is_counted() {
+    let directory = TempDir::new().unwrap();
+    let places: Vec<Place> = ["eu", "us"].iter().map(|name| Place::new(name)).collect();
+    let module = |name: &str, body: &str| {
+        let path = directory.path().join(name);
+        let text = format!(
+            "(module (memory (export \"memory\") 1)
+               (func (export \"alloc\") (param i32) (result i32) (i32.const 1024))
+               (func (export \"merge\") (param i32) (param i32) (result i64) {body}))"
+        );
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let hooks = [
+        ("fuel", module("loops.wat", "(loop $again (br $again)) (i64.const 0)")),
+        ("trap", module("traps.wat", "unreachable")),
+        ("output_too_big", module("tells.wat", "(i64.const 2147483647)")),
+    ];
+    for (reason, path) in hooks {
+        let name = path.rsplit('/').next().unwrap();
+        let text = rule(&format!("\"hook\"\nhook = \"{path}\""));
+        places.iter().for_each(|place| assert!(reload(place, &text)));
+        tell_policies(&places);
+        for (place, value) in in_turn(&places, &["1", "2"]) {
+            place.ask(0, &format!("SET p:{reason} {value}"));
+        }
+        meet(&places).await;
+        assert_eq!(all(&places, &format!("GET p:{reason}")), bulk("2"));
+        for place in &places {
+            let failed = place.region().metrics().hook_failures.with_label_values(&[name, reason]).get();
+            assert!(failed > 0, "{reason}");
+        }
+    }
     end(places).await;
 }
 

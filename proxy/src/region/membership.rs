@@ -1,5 +1,5 @@
-//! What may change while a region runs: who belongs to the cluster, where they are, and how they are
-//! joined. Everything else of the configuration holds until the next start.
+//! What may change while a region runs: who belongs to the cluster, where they are, how they are joined,
+//! and the policies. Everything else of the configuration holds until the next start.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,9 +11,11 @@ use meridian_topology::graph::RegionName;
 use super::Region;
 use crate::config::settings::{self, Role, Settings, Topology};
 use crate::config::{ConfigErrors, FileChecks};
+use crate::policies::load::{LoadPoliciesError, load_versioned};
 
 /// Keys that a reload may change. A key ends where a `.` or `[` may follow.
-const CHANGEABLE: [&str; 6] = [
+const CHANGEABLE: [&str; 7] = [
+    "conflicts",
     "regions",
     "topology.shape",
     "topology.order",
@@ -37,6 +39,9 @@ pub enum ReloadError {
     /// The region was not started from a file.
     #[error("this region was not started from a configuration file")]
     NoFile,
+    /// The policies cannot be used.
+    #[error(transparent)]
+    Policies(#[from] LoadPoliciesError),
     /// The file is wrong.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
@@ -99,28 +104,29 @@ impl Region {
         let _ = self.config_file.set(path.to_owned());
     }
 
-    /// Reads the configuration anew and puts members, their addresses and roles, and the topology in
-    /// force, all or nothing. Returns whether anything changed. Reads files.
+    /// Reads the configuration anew and puts members, their addresses and roles, the topology and the
+    /// policies in force, all or nothing. Returns whether anything changed. Reads files.
     ///
     /// # Errors
     /// [`ReloadError`].
     pub fn reload(&self) -> Result<bool, ReloadError> {
         let path = self.config_file.get().ok_or(ReloadError::NoFile)?;
-        self.change_membership(&Settings::load_with(path, FileChecks::Require)?)
+        self.change(&Settings::load_with(path, FileChecks::Require)?)
     }
 
     /// [`Region::reload`] with these settings.
     ///
     /// # Errors
-    /// [`ReloadError::Fixed`].
-    pub fn change_membership(&self, new: &Settings) -> Result<bool, ReloadError> {
+    /// [`ReloadError`].
+    pub fn change(&self, new: &Settings) -> Result<bool, ReloadError> {
         let fixed = fixed_changes(&self.settings, new);
         if !fixed.is_empty() {
             return Err(ReloadError::Fixed(fixed));
         }
+        let policies_changed = self.change_policies(new)?;
         let membership = Membership::of(new);
         if *self.membership() == membership {
-            return Ok(false);
+            return Ok(policies_changed);
         }
         let follows = membership.role(&self.settings.region) == Role::Follower;
         self.follower.store(follows, Ordering::Release);
@@ -128,5 +134,17 @@ impl Region {
         tracing::info!(shape, regions, follower = follows, "the membership has changed");
         self.membership.send_replace(Arc::new(membership));
         Ok(true)
+    }
+
+    /// Puts the policies of `new` in force. Other regions go on with theirs, and all with the oldest, until all
+    /// have been changed.
+    fn change_policies(&self, new: &Settings) -> Result<bool, LoadPoliciesError> {
+        // A hook may have changed though the configuration has not.
+        let (table, hooks) = load_versioned(&new.conflicts, &self.settings.data_dir, &self.metrics)?;
+        let changes = *self.policies.own() != table;
+        if changes {
+            self.policies.set_own(table, hooks, self.keyspace.policies());
+        }
+        Ok(changes)
     }
 }

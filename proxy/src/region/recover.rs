@@ -28,7 +28,8 @@ use crate::keyspace::Keyspace;
 use crate::link::faults::Faults;
 use crate::metrics::Metrics;
 use crate::oplog::{self, LogError, Lsn, Opened, Recovery, Tail, WriterThread};
-use crate::policies;
+use crate::policies::book::Book;
+use crate::policies::load::load_versioned;
 use crate::sequencer::{AppliedMark, Sequencer, read_record};
 use crate::store::{FjallOptions, FjallStore, Store};
 
@@ -130,8 +131,8 @@ impl Region {
         check_reach(&opened, committed, found.tail)?;
 
         let keyspace = Arc::new(Keyspace::new(Arc::clone(&store), store.position()?.is_none()));
-        let (table, hooks) = policies::load::load(&settings.conflicts, 1, &metrics)?;
-        keyspace.policies().enforce(table, hooks);
+        let (table, hooks) = load_versioned(&settings.conflicts, &directory, &metrics)?;
+        let policies = Book::new(table, hooks, keyspace.policies());
         keyspace.restore_counts()?;
         let (mut ops, replayed) = replay(&opened, &keyspace, stored)?;
         ops.reincarnate(identity.origin());
@@ -190,6 +191,7 @@ impl Region {
             clients: Arc::default(),
             progress: Notify::new(),
             entropy: Default::default(),
+            policies,
             elsewhere: Mutex::default(),
         });
         Ok((region, Threads { writer, committer, handle }))

@@ -1,6 +1,7 @@
 //! The one task that owns the state machine of all links, and applies ops in its order.
 
 mod house;
+mod policies;
 mod reseed;
 mod settling;
 
@@ -115,6 +116,7 @@ pub(super) async fn run(
 ) {
     let (events, mut inbox) = mpsc::channel(EVENTS);
     let mut membership = region.membership.subscribe();
+    let mut policies = region.policies().subscribe();
     let dials = Dials::start(Arc::clone(&region), endpoint, allowed, events.clone());
     let mut hub = Hub::new(Arc::clone(&region), states, dials, events.clone());
     let reporting = tokio::spawn(report_durable(Arc::clone(&region), events.clone()));
@@ -123,6 +125,7 @@ pub(super) async fn run(
     graph.neighbours(own).iter().filter(|name| *name < own).for_each(|name| {
         hub.dials.announce(RegionId::of(name.as_str()));
     });
+    hub.tell_policies();
     hub.replica.handle_timeout(region.mono(), region.wall());
     hub.carry_out().await;
     let drained = region.drain.notified();
@@ -139,6 +142,7 @@ pub(super) async fn run(
             () = timer => hub.replica.handle_timeout(region.mono(), region.wall()),
             _ = housekeeping.tick() => {
                 hub.keep_house();
+                hub.compare_policies();
                 hub.tell_settled();
                 hub.consider_reseeding();
                 hub.give_up_what_is_lost().await;
@@ -148,6 +152,7 @@ pub(super) async fn run(
                 let changed = Arc::clone(&membership.borrow_and_update());
                 hub.change_membership(&changed);
             }
+            Ok(()) = policies.changed() => hub.tell_policies(),
         }
         hub.carry_out().await;
         hub.confirm();
@@ -552,6 +557,7 @@ impl Hub {
             Notice::DigestsDiffer { peer, topology, policies } => {
                 tracing::error!(peer = self.name(*peer), topology, policies, "configurations differ");
             }
+            Notice::PoliciesHeard => self.compare_policies(),
             Notice::SecondHolder { peer } => {
                 tracing::error!(peer = self.name(*peer), "this region runs twice; the second is refused");
             }

@@ -36,7 +36,7 @@ impl Session {
         self.client.tell(|told| told.command = command.name);
         match command.name {
             "multi" => self.multi(),
-            "exec" => self.exec(now),
+            "exec" => self.exec(now).await,
             "discard" => self.discard(),
             "watch" => self.watch(args, now),
             "unwatch" => self.unwatch(),

@@ -73,7 +73,7 @@ impl Session {
         self.reply().ok();
     }
 
-    pub(super) fn exec(&mut self, now: WallMs) {
+    pub(super) async fn exec(&mut self, now: WallMs) {
         let Some(transaction) = self.transaction.take() else {
             return self.reply().error("ERR EXEC without MULTI");
         };
@@ -81,9 +81,13 @@ impl Session {
         if transaction.spoiled {
             return self.reply().error("EXECABORT Transaction discarded because of previous errors.");
         }
+        let queue = &transaction.queue;
+        if self.region.keyspace().policies().has_hooks() {
+            let commands: Vec<_> = queue.iter().map(|q| (q.command, q.args.args(), q.database)).collect();
+            execute::merge_ahead(&self.region, &commands).await;
+        }
         let start = self.output.len();
         let mut reply = Reply::new(&mut self.output, self.protocol);
-        let queue = &transaction.queue;
         let ran = execute::run_transaction(&self.region, &mut self.scratch, queue, &watched, now, &mut reply);
         match ran {
             Ok(Some(ran)) => {

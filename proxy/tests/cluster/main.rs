@@ -25,6 +25,7 @@ mod load;
 mod membership;
 mod parked;
 mod pauses;
+mod policies;
 mod process;
 mod reaping;
 mod storm;

@@ -40,6 +40,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
         self.review(now);
         self.introduce_rows(now, peer);
+        self.introduce_policies(peer);
     }
 
     fn check_hello(&self, peer: RegionId, hello: &Hello) -> Result<Protocol, CloseReason> {

@@ -159,6 +159,8 @@ pub enum Notice {
         /// The policies differ.
         policies: bool,
     },
+    /// A member's policies are other ones now: [`super::Replica::policies`].
+    PoliciesHeard,
     /// A member was not heard of for its lease, and is left out of what is stable.
     Fenced {
         /// Which region.

@@ -2,7 +2,7 @@ use meridian_conflict::clock::{Dot, covers_all};
 use meridian_conflict::op::Header;
 
 use super::*;
-use crate::frame::{Heartbeat, PROTOCOLS, Protocols};
+use crate::frame::{Announced, Heartbeat, PROTOCOLS, Protocols};
 use crate::graph::RegionName;
 use crate::shape::Shape;
 
@@ -98,6 +98,47 @@ fn a_hello_is_answered_with_a_subscription_and_ops_are_delivered() {
     assert_eq!(delivered(&drain(&mut eu)), 2);
     eu.handle_batch(NOW, WALL, id("us"), 1, subscription + 1, [op("us", 3, &[])]);
     assert_eq!(delivered(&drain(&mut eu)), 0, "not the subscription in force");
+}
+
+fn policies_sent(effects: &[Effect<Vec<u8>>]) -> Vec<(RegionId, Announced)> {
+    let of = |effect: &Effect<Vec<u8>>| match effect {
+        Effect::Send { peer, control: Control::Policies(announced), .. } => Some((*peer, announced.clone())),
+        _ => None,
+    };
+    effects.iter().filter_map(of).collect()
+}
+
+#[test]
+fn policies_are_told_once_to_everybody_and_passed_on() {
+    let mut eu = replica("eu", &["us", "ap"]);
+    let known = |eu: &Rep| eu.policies().map(|(region, table)| (region, table.to_vec())).collect::<Vec<_>>();
+    eu.handle_policies(Hlc(5), 9, vec![1]);
+    let to_us = policies_sent(&greet(&mut eu, "us", 1, hello("us", 1)));
+    assert_eq!(to_us.len(), 1, "a new peer is told what is known");
+    assert!(eu.status().iter().any(|status| status.peer == id("us") && status.policies_differ));
+    greet(&mut eu, "ap", 2, hello("ap", 1));
+    let of_us = |told, table| Announced { region: id("us"), told: Hlc(told), table };
+    let hear = |eu: &mut Rep, announced: &Announced| {
+        eu.handle_control(NOW, WALL, id("us"), 1, Control::Policies(announced.clone()));
+        drain(eu)
+    };
+    let news = of_us(7, vec![2]);
+    let effects = hear(&mut eu, &news);
+    assert_eq!(policies_sent(&effects), [(id("ap"), news.clone())]);
+    assert!(effects.contains(&Effect::Notice(Notice::PoliciesHeard)));
+    assert!(hear(&mut eu, &news).is_empty(), "it is known");
+    assert!(hear(&mut eu, &of_us(6, vec![3])).is_empty(), "it is old");
+    assert!(hear(&mut eu, &Announced { region: id("xx"), ..news.clone() }).is_empty(), "no member");
+    assert_eq!(known(&eu).len(), 2);
+    // What a former life of this region had told is not what is true now.
+    let former = Announced { region: id("eu"), told: Hlc(50), table: vec![9] };
+    let told: Vec<_> = policies_sent(&hear(&mut eu, &former)).into_iter().map(|(_, told)| told).collect();
+    assert_eq!(told, vec![Announced { told: Hlc(51), table: vec![1], ..former }; 2]);
+    eu.handle_policies(Hlc(5), 9, vec![4]);
+    assert!(policies_sent(&drain(&mut eu)).iter().all(|(_, own)| own.told == Hlc(52)));
+    // Who left has no say.
+    eu.handle_topology(NOW, mesh(&["eu", "ap"]));
+    assert_eq!(known(&eu), [(id("eu"), vec![4])]);
 }
 
 #[test]
