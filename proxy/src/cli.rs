@@ -2,6 +2,7 @@
 
 pub mod cert;
 pub mod check;
+pub mod conflicts;
 pub mod demo;
 pub mod exit;
 pub mod logging;
@@ -29,6 +30,7 @@ Examples:
   meridian check --config eu.toml           what a configuration means, before it runs
   meridian serve --config eu.toml           run a region
   meridian status --watch                   see how it is doing
+  meridian conflicts --follow               see conflicts as they are met
 
 Logs go to standard error; MERIDIAN_LOG filters them (info, debug, meridian_proxy::link=trace).
 Exit codes: 0 done, 64 wrong arguments or configuration (each error on a line), 1 anything else."
@@ -90,6 +92,16 @@ Examples:
   meridian status --admin http://10.0.0.1:9380 --watch
   meridian status --json | jq .links")]
     Status(status::StatusArgs),
+    /// Show a region's conflict inbox, newest first
+    #[command(after_help = "\
+A loser is written back with `MERIDIAN.RESTORE id`, sent to the region by any Redis client.
+
+Examples:
+  meridian conflicts
+  meridian conflicts --admin http://10.0.0.1:9380 --key user:1
+  meridian conflicts --follow --kind field
+  meridian conflicts --json --limit 1000 | jq -r .id")]
+    Conflicts(conflicts::ConflictsArgs),
 }
 
 /// A configuration file.
@@ -117,6 +129,7 @@ impl Cli {
             Command::Check(args) => check::run(&args.config),
             Command::Cert { command } => cert::run(&command),
             Command::Status(args) => status::run(&args).await,
+            Command::Conflicts(args) => conflicts::run(&args).await,
         }
     }
 }

@@ -37,7 +37,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::config::settings::{LogSync, Settings};
+use crate::inbox::Inbox;
 use crate::keyspace::Keyspace;
+use crate::keyspace::locked::PlacedConflict;
 use crate::link::faults::Faults;
 use crate::metrics::Metrics;
 use crate::oplog::{self, LogError, Lsn};
@@ -57,6 +59,7 @@ pub struct Region {
     log: Log,
     origin: AtomicU64,
     metrics: Arc<Metrics>,
+    inbox: Arc<Inbox>,
     committer: committer::Handle,
     started: Instant,
     boot: u64,
@@ -124,6 +127,17 @@ impl Region {
     /// Its metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// The conflicts that were recorded.
+    pub fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    /// Counts a conflict that was met here, and records it if there is room.
+    pub fn note_conflict(&self, conflict: PlacedConflict) {
+        self.metrics.conflict(&conflict);
+        self.inbox.note(conflict, self.origin(), self.wall().0);
     }
 
     /// Who is connected.

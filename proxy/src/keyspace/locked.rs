@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::entry::{ElementMarks, Entry, Slot};
 use super::{KeyRef, Keyspace, Table};
+use crate::inbox::Evidence;
 use crate::oplog::Lsn;
 
 /// Guards over a set of shards.
@@ -45,7 +46,12 @@ pub struct PlacedConflict {
     pub key: Box<[u8]>,
     /// What happened.
     pub conflict: Conflict,
+    /// The values it was about, if it is to be recorded.
+    pub evidence: Option<Box<Evidence>>,
 }
+
+/// The policy of every key.
+pub const POLICY: &str = "crdt";
 
 /// What applying an op's body did.
 #[derive(Clone, Debug, Default)]
@@ -413,6 +419,15 @@ fn change_entry(
     applied.conflicts.extend(conflicts.into_iter().map(|conflict| PlacedConflict {
         database: entry.database(),
         key: entry.key().into(),
+        evidence: evidence_of(keyspace, &entry.object, &conflict),
         conflict,
     }));
+}
+
+/// The values of a conflict, right after it was met. Nothing is copied unless the inbox has room for it.
+fn evidence_of(keyspace: &Keyspace, object: &Object, conflict: &Conflict) -> Option<Box<Evidence>> {
+    let gate = keyspace.gate.get().filter(|gate| gate.admit())?;
+    let evidence = Evidence::of(object, conflict);
+    gate.charge(evidence.cost(object, conflict));
+    Some(Box::new(evidence))
 }

@@ -14,6 +14,7 @@ mod fold;
 mod harness;
 mod healing;
 mod history;
+mod inbox;
 mod intruders;
 mod load;
 mod membership;

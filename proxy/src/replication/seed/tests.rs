@@ -37,7 +37,7 @@ const PACE: Pace = Pace { bytes_per_second: u64::MAX, pause_share: 0, step_bytes
 /// Deadlines are judged against this, long before any of the scripts' deadlines but the first.
 const NOW: WallMs = WallMs(2_000_000_000_000);
 
-struct Place {
+pub(crate) struct Place {
     name: &'static str,
     directory: TempDir,
     more: &'static str,
@@ -45,17 +45,17 @@ struct Place {
 }
 
 impl Place {
-    fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         Self::with(name, "")
     }
 
-    fn with(name: &'static str, more: &'static str) -> Self {
+    pub(crate) fn with(name: &'static str, more: &'static str) -> Self {
         let directory = TempDir::new().unwrap();
         let running = Some(open(name, directory.path(), more));
         Self { name, directory, more, running }
     }
 
-    fn region(&self) -> Arc<Region> {
+    pub(crate) fn region(&self) -> Arc<Region> {
         Arc::clone(&self.running.as_ref().unwrap().0)
     }
 
@@ -64,7 +64,7 @@ impl Place {
     }
 
     /// Ends as a crash would, and starts again.
-    fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         let (region, threads) = self.running.take().unwrap();
         threads.crash();
         drop(region);
@@ -72,7 +72,7 @@ impl Place {
     }
 
     /// Loses everything.
-    fn wipe(&mut self) {
+    pub(crate) fn wipe(&mut self) {
         let (region, threads) = self.running.take().unwrap();
         threads.crash();
         drop(region);
@@ -80,11 +80,11 @@ impl Place {
         self.running = Some(open(self.name, self.directory.path(), self.more));
     }
 
-    fn ask(&self, database: u8, line: &str) -> Value {
+    pub(crate) fn ask(&self, database: u8, line: &str) -> Value {
         ask(&self.region(), database, line)
     }
 
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.running.take().unwrap().1.stop().unwrap();
     }
 }
@@ -179,7 +179,7 @@ async fn feed(from: &Region, to: &Region) -> bool {
     true
 }
 
-async fn exchange(a: &Region, b: &Region) {
+pub(crate) async fn exchange(a: &Region, b: &Region) {
     assert!(feed(a, b).await && feed(b, a).await && feed(a, b).await);
 }
 
@@ -223,7 +223,7 @@ async fn seed(
     until
 }
 
-async fn seed_whole(from: &Place, to: &Place, busy: impl FnMut(&Region)) -> VersionVector {
+pub(crate) async fn seed_whole(from: &Place, to: &Place, busy: impl FnMut(&Region)) -> VersionVector {
     seed(from, to, usize::MAX, busy).await.unwrap()
 }
 
