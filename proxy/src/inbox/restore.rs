@@ -127,3 +127,83 @@ fn restoring(
     }
     Ok(commands)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use serde_bytes::ByteBuf;
+
+    use super::super::record::tests::record;
+    use super::*;
+
+    /// A record about key `k`, whose first rival lost.
+    fn lost(facet: &str, kind: &str, element: &str, wrote: Written) -> Record {
+        let mut record = record(1, "k");
+        record.rivals[0].wrote = wrote;
+        Record { facet: facet.into(), kind: kind.into(), element: ByteBuf::from(element), ..record }
+    }
+
+    fn lines(record: &Record, deadline_ms: Option<u64>) -> Result<Vec<String>, RestoreError> {
+        let line = |args: &OwnedArgs| {
+            let words: Vec<_> =
+                args.args().iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+            words.join(" ")
+        };
+        commands(record, deadline_ms).map(|commands| commands.iter().map(line).collect())
+    }
+
+    fn bytes(text: &str) -> Written {
+        Written::Bytes(ByteBuf::from(text))
+    }
+
+    fn contents(facet: &str, elements: &[(&str, &str)], total: u64) -> Written {
+        let pair = |(name, value): &(&str, &str)| (ByteBuf::from(*name), ByteBuf::from(*value));
+        Written::Contents(Contents {
+            facet: facet.into(),
+            elements: elements.iter().map(pair).collect(),
+            total,
+        })
+    }
+
+    #[test]
+    fn every_loser_has_its_commands() {
+        for (record, expected) in [
+            (lost("string", "write_write", "", bytes("v")), vec!["SET k v KEEPTTL"]),
+            (lost("hash", "field", "f", bytes("v")), vec!["HSET k f v"]),
+            (lost("zset", "field", "m", Written::Score("1.5".into())), vec!["ZADD k 1.5 m"]),
+            (lost("set", "write_delete", "m", bytes("m")), vec!["SADD k m"]),
+            (lost("string", "write_delete", "", Written::Nothing), vec!["DEL k"]),
+            (lost("hash", "write_delete", "f", Written::Nothing), vec!["HDEL k f"]),
+            (lost("set", "write_delete", "m", Written::Nothing), vec!["SREM k m"]),
+            (lost("zset", "write_delete", "m", Written::Nothing), vec!["ZREM k m"]),
+            (lost("hash", "clear_write", "", Written::Nothing), vec!["DEL k"]),
+            (lost("set", "type_clash", "", bytes("v")), vec!["SET k v KEEPTTL"]),
+            (
+                lost("string", "type_clash", "", contents("zset", &[("m", "1"), ("n", "-inf")], 2)),
+                vec!["DEL k", "ZADD k 1 m -inf n", "PEXPIREAT k 77"],
+            ),
+            (lost("hash", "write_delete", "", contents("hash", &[("f", "v")], 1)), vec!["HSET k f v"]),
+        ] {
+            assert_eq!(lines(&record, Some(77)), Ok(expected.into_iter().map(str::to_owned).collect()));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_back_says_why() {
+        let mut nameless = lost("hash", "write_delete", "", Written::Nothing);
+        nameless.rivals[1].wrote = contents("hash", &[("", "v")], 1);
+        for (record, error) in [
+            (
+                lost("string", "write_write", "", Written::Large { bytes: 1, digest: 1 }),
+                RestoreError::NotWhole,
+            ),
+            (lost("string", "type_clash", "", contents("set", &[("m", "")], 2)), RestoreError::NotWhole),
+            (lost("string", "write_write", "", Written::Gone), RestoreError::Gone),
+            (lost("string", "write_write", "", Written::Increments("1".into())), RestoreError::Increments),
+            (lost("stream", "stream_id", "", bytes("v")), RestoreError::Unknown),
+            (nameless, RestoreError::Ambiguous),
+        ] {
+            assert_eq!(lines(&record, None), Err(error));
+        }
+    }
+}
