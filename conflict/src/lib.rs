@@ -15,6 +15,7 @@
 //! | [`edit`] | turns a local command into effects |
 //! | [`outcome`] | what applying an op did, and the conflicts it met |
 //! | [`digest`] | order-independent digest of what shows |
+//! | [`repair`] | when two replicas of a key have diverged, and what mends it |
 //! | [`replicated`] | the same types under the traits of the `crdts` crate |
 
 pub mod amount;
@@ -25,5 +26,6 @@ pub mod edit;
 pub mod object;
 pub mod op;
 pub mod outcome;
+pub mod repair;
 pub mod replicated;
 pub mod scalar;

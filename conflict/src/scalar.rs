@@ -189,11 +189,16 @@ impl<V: ScalarValue> Scalar<V> {
         }
     }
 
-    /// Drops the sums that add nothing any more; returns whether there were any. See
-    /// [`crate::object::Object::reclaim`].
-    pub(crate) fn reclaim(&mut self) -> bool {
+    /// Whether there are sums that add nothing any more.
+    pub fn remembers(&self) -> bool {
+        self.deltas().iter().any(|d| !d.is_live())
+    }
+
+    /// Drops the sums that add nothing any more, but for those of origins that are `kept`; returns
+    /// whether there were any. See [`crate::object::Object::reclaim`].
+    pub(crate) fn reclaim(&mut self, kept: impl Fn(Origin) -> bool) -> bool {
         let before = self.deltas.len();
-        self.deltas.retain(DeltaSum::is_live);
+        self.deltas.retain(|d| d.is_live() || kept(d.origin));
         let dropped = self.deltas.len() != before;
         if self.deltas.is_empty() {
             self.deltas = ThinVec::new();

@@ -1,5 +1,5 @@
 //! The admin server: what a region tells operators and Prometheus over HTTP. Nothing here changes
-//! anything, but for `/reload` and, where they are on, the fault knobs.
+//! anything, but for `/reload`, `/verify` and, where they are on, the fault knobs.
 //!
 //! | path | answer |
 //! |---|---|
@@ -10,6 +10,7 @@
 //! | `/conflicts` | the conflict inbox, newest first; see [`conflicts`] |
 //! | `/conflicts/follow` | the same as server-sent events, as they come |
 //! | `/reload` | POST: reads the configuration anew, as SIGHUP does |
+//! | `/verify` | POST: compares everything with all neighbours, mends what differs; GET: how that stands |
 //! | `/faults` | with `[dev] faults`: shows (GET) and turns (POST) the fault knobs |
 
 pub mod conflicts;
@@ -19,6 +20,7 @@ mod sample;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -129,6 +131,7 @@ fn router(view: View) -> Router {
         .route("/conflicts", get(conflicts::listing))
         .route("/conflicts/follow", get(conflicts::follow))
         .route("/reload", axum::routing::post(reload))
+        .route("/verify", get(verify::show).post(verify::begin))
         .route("/faults", get(faults::show).post(faults::turn))
         .fallback(not_found)
         .with_state(view)

@@ -11,6 +11,7 @@ pub mod signals;
 pub mod status;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 
 use std::path::PathBuf;
 
@@ -92,6 +93,15 @@ Examples:
   meridian status --admin http://10.0.0.1:9380 --watch
   meridian status --json | jq .links")]
     Status(status::StatusArgs),
+    /// Compare everything a region shows with its neighbours, and mend what differs
+    #[command(after_help = "\
+What a neighbour has not applied yet is no difference: it is waited for.
+Exit code 0: all equal. 2: keys had diverged; they are named, and the log names them, too.
+1: not everything could be compared.
+
+Example:
+  meridian verify --admin http://10.0.0.1:9380")]
+    Verify(verify::VerifyArgs),
     /// Show a region's conflict inbox, newest first
     #[command(after_help = "\
 A loser is written back with `MERIDIAN.RESTORE id`, sent to the region by any Redis client.
@@ -129,6 +139,7 @@ impl Cli {
             Command::Check(args) => check::run(&args.config),
             Command::Cert { command } => cert::run(&command),
             Command::Status(args) => status::run(&args).await,
+            Command::Verify(args) => verify::run(&args).await,
             Command::Conflicts(args) => conflicts::run(&args).await,
         }
     }

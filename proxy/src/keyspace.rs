@@ -11,18 +11,24 @@
 //! | [`entry`] | a key with its object, and what of it the store lacks |
 //! | [`locked`] | access to the objects under the shard locks, applying effects |
 //! | [`load`] | bringing objects in from the store |
+//! | `recent` | a sample of the keys committed lately |
 //! | `marks` | which elements the store lacks |
 //! | [`commit`] | taking dirty rows out to the store |
+//! | [`compare`] | digests of what keys show, mending what differs between regions |
 //! | [`evict`] | the memory bound |
+//! | [`reap`] | finding what only remembers, and letting it go |
 //! | [`rows`] | all rows of the store in order, to give them to another region |
 //! | [`walk`] | visiting all keys: scans, digests, flushes |
 
 pub mod commit;
+pub mod compare;
 pub mod entry;
 pub mod evict;
 pub mod load;
 pub mod locked;
 mod marks;
+pub mod reap;
+mod recent;
 pub mod rows;
 pub mod walk;
 
@@ -42,6 +48,9 @@ pub use locked::Locked;
 
 /// Databases a client can `SELECT`.
 pub const DATABASES: usize = 16;
+
+/// A database and a key in it.
+pub type PlacedKey = (u8, Box<[u8]>);
 
 /// Shards of the map. Many, so that two commands seldom meet in one; a power of two.
 const SHARDS: usize = 512;
@@ -121,6 +130,7 @@ pub struct Keyspace {
     generations: AtomicU16,
     /// Says which conflicts are recorded; none is before it is there.
     gate: OnceLock<Arc<Gate>>,
+    recent: Mutex<recent::Recent>,
 }
 
 impl std::fmt::Debug for Keyspace {
@@ -151,6 +161,7 @@ impl Keyspace {
             clock: AtomicU32::new(0),
             generations: AtomicU16::new(first_generation()),
             gate: OnceLock::new(),
+            recent: Mutex::default(),
         }
     }
 

@@ -12,6 +12,7 @@ use prometheus::{
 
 use crate::command::Family;
 use crate::keyspace::locked::PlacedConflict;
+use crate::link::close::CloseReason;
 
 /// What every name begins with.
 const PREFIX: &str = "meridian";
@@ -70,10 +71,30 @@ pub struct Metrics {
     pub gc_blocked_by: IntGaugeVec,
     /// `seconds_until_reseed{peer}`.
     pub seconds_until_reseed: IntGaugeVec,
+    /// `loading`.
+    pub loading: IntGauge,
+    /// `seed_keys{state}`.
+    pub seed_keys: IntGaugeVec,
+    /// `seed_ranges{state}`.
+    pub seed_ranges: IntGaugeVec,
+    /// `seed_bytes_total{direction}`.
+    pub seed_bytes: IntCounterVec,
     /// `reroutes_total{origin}`.
     pub reroutes: IntCounterVec,
     /// `route{origin,peer}`.
     pub route: IntGaugeVec,
+    /// `tombstones`.
+    pub tombstones: IntGauge,
+    /// `reaped_total{what}`.
+    pub reaped: IntCounterVec,
+    /// `divergent_ranges{peer}`: found so far.
+    pub divergent_ranges: IntCounterVec,
+    /// `entropy_keys_compared_total{peer}`.
+    pub entropy_keys: IntCounterVec,
+    /// `entropy_rounds_total{peer}`.
+    pub entropy_rounds: IntCounterVec,
+    /// `entropy_round_age_seconds{peer}`.
+    pub entropy_age: IntGaugeVec,
     /// `oplog_bytes`.
     pub oplog_bytes: IntGauge,
     /// `oplog_fsync_seconds`.
@@ -189,12 +210,57 @@ impl Metrics {
                 "Until a region that is not heard of is fenced, or the log has no room for what it lacks.",
                 &["peer"],
             )?,
+            loading: build.gauge("loading", "Whether another region's state is being taken over.")?,
+            seed_keys: build.gauges(
+                "seed_keys",
+                "Keys of the state being taken over: merged so far, and about how many there are.",
+                &["state"],
+            )?,
+            seed_ranges: build.gauges(
+                "seed_ranges",
+                "Ranges of keys of the state being taken over: merged so far, and how many there are.",
+                &["state"],
+            )?,
+            seed_bytes: build.counters(
+                "seed_bytes_total",
+                "Bytes of states taken over and given, as they travelled.",
+                &["direction"],
+            )?,
             reroutes: build.counters(
                 "reroutes_total",
                 "Times that an origin's ops took another way.",
                 &["origin"],
             )?,
             route: build.gauges("route", "Which neighbour feeds an origin's ops.", &["origin", "peer"])?,
+            tombstones: build.gauge(
+                "tombstones",
+                "Keys that hold what nothing shows, until every region has passed it.",
+            )?,
+            reaped: build.counters(
+                "reaped_total",
+                "Keys that were relieved of what nothing shows, or were expired and cleared for all regions.",
+                &["what"],
+            )?,
+            divergent_ranges: build.counters(
+                "divergent_ranges",
+                "Ranges of keys found so far in which two regions showed different values after the same ops.",
+                &["peer"],
+            )?,
+            entropy_keys: build.counters(
+                "entropy_keys_compared_total",
+                "Keys compared with a neighbour's.",
+                &["peer"],
+            )?,
+            entropy_rounds: build.counters(
+                "entropy_rounds_total",
+                "Comparisons of all keys with a neighbour that ended.",
+                &["peer"],
+            )?,
+            entropy_age: build.gauges(
+                "entropy_round_age_seconds",
+                "Since all keys were last compared with a neighbour.",
+                &["peer"],
+            )?,
             oplog_bytes: build.gauge("oplog_bytes", "Size of the op log on disk.")?,
             fsync_seconds: build.histogram(
                 "oplog_fsync_seconds",
@@ -224,7 +290,7 @@ impl Metrics {
             cert_expiry: build.float_gauge("cert_expiry_seconds", "Until this region's certificate ends.")?,
             link_refusals: build.counters(
                 "link_refusals_total",
-                "Connections from others refused.",
+                "Connections refused because of who the other side is or what it speaks, by either side.",
                 &["reason"],
             )?,
             client_errors: build.counters(
@@ -251,6 +317,24 @@ impl Metrics {
         children.entry(labels).or_insert_with(|| self.conflicts.with_label_values(&labels)).inc();
         let window = conflict.arrived.hlc.ms().abs_diff(conflict.rival.hlc.ms());
         self.conflict_window.observe(window as f64 / 1e3);
+    }
+
+    /// Shows no figures of a link any more that was taken down in order, as those for healing are: a link
+    /// that is down would call for somebody.
+    pub fn forget_peer(&self, peer: &str) {
+        let label = [peer];
+        // Fails where a figure was never shown.
+        for gauges in [&self.link_up, &self.unacked_ops, &self.unacked_bytes] {
+            let _ = gauges.remove_label_values(&label);
+        }
+        for gauges in [&self.link_rtt, &self.peer_clock_skew] {
+            let _ = gauges.remove_label_values(&label);
+        }
+    }
+
+    /// Counts a connection that was refused, here or by the peer.
+    pub fn refused_link(&self, reason: CloseReason) {
+        self.link_refusals.with_label_values(&[&format!("{reason:?}")]).inc();
     }
 
     /// Conflicts counted so far, over all labels.

@@ -9,7 +9,8 @@
 //! [`open`] recovers the directory and gives an [`Opened`] log, which can only be read. When its owner
 //! has replayed what it needs it calls [`Opened::start`] with its *mark* (the applied vector at the end),
 //! makes a [`Buffer`] at [`Log::start_lsn`], keeps it under its own lock, and hands [`LogWriter::spawn`] a [`Source`] that
-//! empties that buffer. A push is a copy into memory; checksums, writes and flushes happen on the writer's thread.
+//! empties that buffer. A push is a copy into memory; checksums, writes happen on the writer's thread,
+//! flushes there ([`Sync::Always`]) or on one of their own, so that a slow one holds up no write.
 //!
 //! # LSN
 //!
@@ -62,6 +63,7 @@
 
 mod buffer;
 mod disk;
+mod flusher;
 mod frame;
 mod log;
 mod progress;

@@ -9,8 +9,11 @@
 //! | [`recover`] | from the files on disk to a running state |
 //! | [`foreign`] | whether an op from elsewhere can be applied |
 //! | [`committer`] | the thread that takes dirty objects to the store |
+//! | [`reaper`] | letting go of what only remembers, on the same thread |
+//! | [`clock`] | the hybrid clock over restarts |
 //! | [`seeding`] | how far taking over another region's state has come |
 
+pub mod clock;
 pub mod committer;
 pub mod foreign;
 #[cfg(test)]
@@ -18,6 +21,7 @@ pub mod foreign;
 mod fuzz;
 pub mod identity;
 pub mod membership;
+pub mod reaper;
 pub mod recover;
 pub mod retired;
 pub mod seeding;
@@ -43,6 +47,7 @@ use crate::keyspace::locked::PlacedConflict;
 use crate::link::faults::Faults;
 use crate::metrics::Metrics;
 use crate::oplog::{self, LogError, Lsn};
+use crate::replication::entropy::Entropy;
 use crate::sequencer::{AppliedMark, Sequencer};
 use crate::session::clients::Clients;
 use crate::store::StoreError;
@@ -71,7 +76,8 @@ pub struct Region {
     recovered: recover::Report,
     /// Whether the incarnation is known not to have given out more than this region remembers.
     confirmed: watch::Sender<bool>,
-    seeding: seeding::Seeding,
+    seeding: Arc<seeding::Seeding>,
+    settled: Arc<Mutex<reaper::Settled>>,
     clients: Arc<Clients>,
     /// The fault knobs, where they are configured.
     faults: Option<Faults>,
@@ -81,6 +87,7 @@ pub struct Region {
     pub(crate) membership: watch::Sender<Arc<Membership>>,
     follower: AtomicBool,
     config_file: OnceLock<PathBuf>,
+    entropy: Entropy,
     /// What each other region is known to have applied durably.
     elsewhere: Mutex<BTreeMap<RegionId, VersionVector>>,
 }
@@ -200,9 +207,19 @@ impl Region {
         let _ = confirmed.wait_for(|confirmed| *confirmed).await;
     }
 
+    /// Comparing with other regions.
+    pub fn entropy(&self) -> &Entropy {
+        &self.entropy
+    }
+
     /// How far taking over another region's state has come.
     pub fn seeding(&self) -> &seeding::Seeding {
         &self.seeding
+    }
+
+    /// Notes what is settled: what the reaper may let go of.
+    pub fn set_settled(&self, settled: reaper::Settled) {
+        *self.settled.lock() = settled;
     }
 
     /// Whether clients have to wait because another region's state is being taken over.

@@ -6,13 +6,17 @@
 //! control messages and incoming streams; each subscription a neighbour has with us is a task that
 //! tails the log ([`outgoing`]).
 //!
+//! Everything on a connection is in the protocol that the hellos have settled ([`Protocol`](meridian_topology::frame::Protocol)).
+//!
 //! | stream | direction | frames |
 //! |---|---|---|
 //! | control | both, opened by the dialling side | [`meridian_topology::frame::Control`] |
+//! | comparison | both, opened by the asker | a question, then answers; see [`entropy`] |
 //! | ops | unidirectional, from the one that is subscribed to | head: version `u8`, subscription `u64` LE; then packing `u8` and a batch |
 
 pub mod apply;
 mod dials;
+pub mod entropy;
 mod hub;
 mod outgoing;
 mod peer;
@@ -34,9 +38,6 @@ use crate::region::Region;
 use crate::region::membership::Membership;
 use crate::service::LinkStates;
 
-/// The version at the head of an op stream.
-const STREAM_VERSION: u8 = 1;
-
 /// Room in a frame beside the largest op.
 const FRAME_ROOM: usize = 1 << 20;
 
@@ -51,6 +52,7 @@ pub struct Replication {
     pub address: SocketAddr,
     endpoint: Arc<Endpoint>,
     hub: JoinHandle<()>,
+    entropy: JoinHandle<()>,
 }
 
 impl Replication {
@@ -74,13 +76,16 @@ impl Replication {
         };
         let endpoint = Arc::new(endpoint);
         let address = endpoint.local_address().unwrap_or(settings.listen.link);
+        let entropy = tokio::spawn(entropy::run(Arc::clone(&region)));
         let hub = tokio::spawn(hub::run(Arc::clone(&region), Arc::clone(&endpoint), allowed, states));
-        Ok(Self { address, endpoint, hub })
+        Ok(Self { address, endpoint, hub, entropy })
     }
 
     /// Tells the peers and closes. Call once the region drains.
     pub async fn stop(self) {
         let _ = self.hub.await;
+        // Whatever it is at can break off anywhere.
+        self.entropy.abort();
         self.endpoint.close(crate::link::close::CloseReason::ShuttingDown).await;
     }
 }

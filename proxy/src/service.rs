@@ -21,6 +21,7 @@ use crate::admin;
 use crate::cert::{CertError, Identity, load_identity};
 use crate::config::settings::Settings;
 use crate::metrics::Metrics;
+use crate::region::reaper::Settled;
 use crate::region::recover::Threads;
 use crate::region::{Region, wall_now};
 use crate::replication::Replication;
@@ -227,7 +228,10 @@ fn start_links(region: &Arc<Region>, identity: Option<&Identity>) -> anyhow::Res
         let state = LinkState::not_yet(peer.as_str(), wall_now().0);
         states.lock().insert(peer.to_string(), state);
     }
-    let Some(identity) = identity else { return Ok(Links { states, address: None, replication: None }) };
+    let Some(identity) = identity else {
+        region.set_settled(Settled { alone: true, ..Settled::default() });
+        return Ok(Links { states, address: None, replication: None });
+    };
     let replication = Replication::start(Arc::clone(region), identity, Arc::clone(&states))?;
     Ok(Links { states, address: Some(replication.address), replication: Some(replication) })
 }

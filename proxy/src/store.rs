@@ -41,7 +41,8 @@ pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// - Keys are ordered as bytes.
 /// - A value that was altered on disk is an error, never another value and never an absence.
 /// - After a failed commit or sync nothing more is accepted until the store is reopened: what the disk
-///   holds is unknown. Reads go on.
+///   holds is unknown. Reads go on. Where the disk was full it may reopen itself, with every commit that
+///   returned `Ok`.
 ///
 /// All calls block on the disk: call from a thread that may.
 pub trait Store: Send + Sync + 'static {
@@ -148,7 +149,7 @@ pub enum StoreError {
         /// Where.
         path: PathBuf,
     },
-    /// The disk is full. Reads go on; no commit is accepted until the store is reopened with room.
+    /// The disk is full. Reads go on; try again: commits are accepted once there is room.
     #[error("the store's disk is full")]
     Full,
     /// An earlier commit, sync or flush failed. Nothing applied; the store must be reopened.

@@ -4,6 +4,9 @@
 //! and each subscription's stream carries batches of ops ([`batch`]). How bytes are cut into
 //! messages, and compression, are the link's business.
 //!
+//! What the two sides of a link speak is the newest [`Protocol`] that both know. It selects the form of every
+//! message behind the hellos, which are the same in all versions.
+//!
 //! # Control message (version 1)
 //!
 //! | bytes | content |
@@ -12,6 +15,7 @@
 //! | rest | postcard of [`Control`]: variant number `varint`, then the fields in order |
 
 pub mod batch;
+mod protocol;
 
 use std::collections::BTreeSet;
 
@@ -20,11 +24,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::{MonoMs, WallMs};
 
+pub use protocol::{PROTOCOLS, Protocol, Protocols};
+
 /// The format of control messages.
 pub const CONTROL_VERSION: u8 = 1;
-
-/// The link protocol versions that this program speaks, lowest and highest.
-pub const PROTOCOLS: Protocols = Protocols { lowest: 1, highest: 1 };
 
 /// A control message longer than this is refused before it is read.
 pub const CONTROL_BYTES_MAX: usize = 1 << 20;
@@ -48,23 +51,6 @@ pub enum FrameError {
     /// A field has a value it cannot have.
     #[error("the message has an impossible {0}")]
     Invalid(&'static str),
-}
-
-/// A range of protocol versions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Protocols {
-    /// The oldest spoken.
-    pub lowest: u16,
-    /// The newest spoken.
-    pub highest: u16,
-}
-
-impl Protocols {
-    /// The version to speak with a peer of range `other`: the newest that both know.
-    pub fn common(self, other: Protocols) -> Option<u16> {
-        let version = self.highest.min(other.highest);
-        (version >= self.lowest && version >= other.lowest).then_some(version)
-    }
 }
 
 /// The first message on a link, both ways.
@@ -204,14 +190,14 @@ pub struct Echo {
 }
 
 impl Control {
-    /// Appends the encoded message.
+    /// Appends the encoded message, in the newest form; [`Protocol::encode`] chooses by what a link speaks.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(CONTROL_VERSION);
         // Writing to a Vec cannot fail.
         let _ = postcard::to_io(self, out);
     }
 
-    /// Reads one message, which has to fill `bytes`.
+    /// Reads one message of the newest form, which has to fill `bytes`.
     ///
     /// # Errors
     /// [`FrameError`].

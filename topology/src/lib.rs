@@ -4,6 +4,7 @@
 //! out as values, so one seed replays one run and the simulator runs the code that production runs.
 
 pub mod delivery;
+pub mod entropy;
 pub mod feed;
 pub mod frame;
 pub mod graph;

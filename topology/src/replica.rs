@@ -46,7 +46,7 @@ use meridian_conflict::op::Op;
 
 use crate::delivery::Delivery;
 use crate::feed::Feed;
-use crate::frame::{Control, GoodbyeReason, Hello, PROTOCOLS, Refusal};
+use crate::frame::{Control, GoodbyeReason, Hello, Refusal};
 use crate::graph::Graph;
 use crate::route::{Router, lives};
 use crate::stability::Stability;
@@ -162,7 +162,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         self.close(peer, CloseReason::Replaced);
         self.links.insert(peer, Link::new(now, session));
         let hello = Hello {
-            protocols: PROTOCOLS,
+            protocols: self.settings.protocols,
             cluster: self.settings.cluster.clone(),
             region: self.settings.region.to_string(),
             origin: self.origin,
@@ -179,6 +179,8 @@ impl<B: AsRef<[u8]>> Replica<B> {
     pub fn handle_disconnected(&mut self, now: MonoMs, peer: RegionId, session: u64) {
         if self.is_current(peer, session) {
             self.drop_link(peer);
+            // What it had begun to give may depend on what it alone has.
+            self.forget_held_soon(now);
             self.review(now);
         }
     }
@@ -294,9 +296,15 @@ impl<B: AsRef<[u8]>> Replica<B> {
         self.topology_digest = graph.digest();
         let before: Vec<RegionId> = self.router.members().collect();
         self.router.set_graph(graph);
-        for left in
-            before.into_iter().filter(|member| *member != self.region && !self.router.is_peer(*member))
-        {
+        let left: Vec<RegionId> = before
+            .into_iter()
+            .filter(|member| *member != self.region && !self.router.is_peer(*member))
+            .collect();
+        if !left.is_empty() {
+            // Connected or not: what a region that left gave may depend on what it alone still has.
+            self.forget_held_soon(now);
+        }
+        for left in left {
             self.retired.extend(lives(self.delivery.admitted(), left).map(|(origin, _)| origin));
             let greeted = self.links.get(&left).and_then(|link| link.greeted.as_ref());
             self.retired.extend(greeted.map(|greeted| greeted.origin));
@@ -307,8 +315,6 @@ impl<B: AsRef<[u8]>> Replica<B> {
             self.links.keys().filter(|peer| !self.router.is_peer(**peer)).copied().collect();
         for peer in gone {
             self.close(peer, CloseReason::NotMember);
-            // What it had begun to give may depend on what it alone still has.
-            self.forget_held_soon(now);
         }
         self.review(now);
     }

@@ -22,7 +22,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId, VersionVector, covers, covers_all, raise};
 
 use crate::frame::Row;
-use crate::route::lives;
 use crate::time::MonoMs;
 
 /// What came of a row.
@@ -38,6 +37,19 @@ pub enum Merged {
     Forgotten(Dot),
 }
 
+/// What is waited for until another time has passed; see [`Stability::passed`].
+#[derive(Clone, Debug)]
+struct Cut {
+    /// Begun when nobody had been fenced, joined or begun a new life since.
+    epoch: u64,
+    /// The time.
+    hlc: Hlc,
+    /// What everyone has to have.
+    target: VersionVector,
+    /// Everyone has the ops up to that time; what was given out meanwhile is waited for.
+    is_second: bool,
+}
+
 /// A point in a region's clock: it has given out `sequence` ops up to there.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
@@ -50,16 +62,13 @@ struct Member {
     row: Option<Row>,
     heard: Option<MonoMs>,
     fenced: bool,
-    /// The reading that is passed once everyone has the ops given out before it.
-    next: Option<Mark>,
-    passed: Hlc,
     /// When its present life was first heard of.
     reborn: Option<MonoMs>,
 }
 
 impl Member {
     fn new(row: Option<Row>) -> Self {
-        Self { row, heard: None, fenced: false, next: None, passed: Hlc(0), reborn: None }
+        Self { row, heard: None, fenced: false, reborn: None }
     }
 }
 
@@ -76,6 +85,11 @@ pub struct Stability {
     given: Option<Mark>,
     beat_at: MonoMs,
     passed: Hlc,
+    /// Whose ops up to `passed` are settled.
+    waited_for: BTreeSet<RegionId>,
+    cut: Option<Cut>,
+    /// Rises when somebody joins, leaves, is fenced or let back, or begins a new life.
+    epoch: u64,
     version: u64,
 }
 
@@ -102,6 +116,9 @@ impl Stability {
             given: None,
             beat_at: MonoMs(0),
             passed: Hlc(0),
+            waited_for: BTreeSet::new(),
+            cut: None,
+            epoch: 0,
             version: 0,
         };
         stability.set_members(members);
@@ -115,6 +132,7 @@ impl Stability {
         for member in wanted {
             self.members.entry(member).or_insert_with(|| Member::new(None));
         }
+        self.epoch += 1;
         self.version += 1;
     }
 
@@ -179,6 +197,7 @@ impl Stability {
         let life = life.max(self.own.life + 1);
         self.own = Row { origin, life, durable, ..self.own.clone() };
         self.given = None;
+        self.epoch += 1;
         self.version += 1;
         if let Some(member) = self.members.get_mut(&self.region) {
             *member = Member { heard: member.heard, ..Member::new(None) };
@@ -200,7 +219,7 @@ impl Stability {
             other => {
                 *other = Some(row.clone());
                 member.reborn = Some(now);
-                (member.next, member.passed) = (None, Hlc(0));
+                self.epoch += 1;
                 Merged::Risen
             }
         };
@@ -257,6 +276,7 @@ impl Stability {
                 }
             }
         }
+        self.epoch += changed.len() as u64;
         self.version += changed.len() as u64;
         changed
     }
@@ -295,76 +315,93 @@ impl Stability {
         self.row(region).is_some_and(|row| covers_all(&row.durable, vector))
     }
 
-    /// The greatest time such that every op stamped up to it, by any member that is not fenced, is
-    /// durable at all of them: nobody will ever hear of another.
+    /// A time such that every op stamped up to it, by any member that is not fenced, is durable at all
+    /// of them, and that every op still to come was written by one that had applied all those and
+    /// whose clock was past it: such ops are *settled*. What they left behind may be forgotten; see
+    /// [`Stability::is_waited_for`].
     ///
-    /// Stands still while some region's life is young here: under `everysec` and `never` ops of the
-    /// former one may have left that are durable nowhere yet.
+    /// Stands still on a side that has no quorum, so that two sides never go on without each other,
+    /// and while some region's life is young here: under `everysec` and `never` ops of the former one
+    /// may have left that are durable nowhere yet.
     pub fn passed(&mut self, now: MonoMs) -> Hlc {
-        let regions: Vec<RegionId> = self.unfenced().map(|(region, _)| region).collect();
-        let mut least = self.own.hlc;
-        if !self.is_left_settled() {
-            return self.passed;
+        if self.cut.as_ref().is_some_and(|cut| cut.epoch != self.epoch) {
+            self.cut = None;
         }
-        for region in regions {
-            let Some(member) = self.members.get(&region) else { continue };
-            let (next, passed) = match member.reborn {
-                Some(at) if now.since(at) >= self.young_ms => self.passed_of(region, member),
-                _ => (member.next, member.passed),
-            };
-            if let Some(member) = self.members.get_mut(&region) {
-                (member.next, member.passed) = (next, passed);
-            }
-            least = least.min(passed);
+        if self.has_quorum() && !self.is_any_young(now) {
+            while self.advance_cut() {}
         }
-        self.passed = least;
-        least
+        self.passed
     }
 
-    /// Whether everyone has what anyone has of regions that left.
-    fn is_left_settled(&self) -> bool {
-        let rows = || self.unfenced().filter_map(|(_, row)| row);
-        let left = |origin: &Origin| !self.members.contains_key(&origin.region());
-        rows()
-            .flat_map(|row| &row.durable.dots)
-            .filter(|(origin, _)| left(origin))
-            .all(|(origin, sequence)| rows().all(|row| row.durable.get(origin) >= *sequence))
+    /// One step towards the next time that has passed; returns whether there was one to make.
+    ///
+    /// Readings of all clocks are taken with all ops given out before them. Once everyone has those,
+    /// whatever anyone gives out from then on depends on them; once everyone has what was given out
+    /// until then, nothing else is to come.
+    fn advance_cut(&mut self) -> bool {
+        let Some(cut) = &self.cut else { return self.begin_cut() };
+        if !covers_all(&self.stable(), &cut.target) {
+            return false;
+        }
+        if cut.is_second {
+            self.passed = cut.hlc;
+            self.waited_for = self.unfenced().map(|(region, _)| region).collect();
+            self.cut = None;
+        } else {
+            self.cut = Some(Cut { is_second: true, target: self.known(), ..*cut });
+        }
+        true
     }
 
-    fn passed_of(&self, region: RegionId, member: &Member) -> (Option<Mark>, Hlc) {
-        let (mut next, mut passed) = (member.next, member.passed);
-        let Some(row) = self.row(region) else { return (None, Hlc(0)) };
-        let least = |origin: &Origin| {
-            let rows = self.unfenced().map(|(_, row)| row.map_or(0, |row| row.durable.get(origin)));
-            rows.min().unwrap_or(0)
-        };
-        // Former lives give out nothing more, but some may lack what others have.
-        let former = self.unfenced().filter_map(|(_, row)| row).flat_map(|row| lives(&row.durable, region));
-        let settled = |(origin, sequence): (Origin, u64)| origin == row.origin || least(&origin) >= sequence;
-        let mut former = former;
-        if !former.all(settled) {
-            return (next, passed);
+    fn begin_cut(&mut self) -> bool {
+        let readings: Option<Vec<Hlc>> = self.unfenced().map(|(_, row)| Some(row?.hlc)).collect();
+        let Some(hlc) = readings.and_then(|readings| readings.into_iter().min()) else { return false };
+        let same = self.unfenced().all(|(region, _)| self.waited_for.contains(&region));
+        if hlc.0 == 0 || (hlc <= self.passed && same) {
+            return false;
         }
-        let all = least(&row.origin);
-        let newest = Mark { sequence: row.durable.get(&row.origin), hlc: row.hlc };
-        for _ in 0..2 {
-            let mark = *next.get_or_insert(newest);
-            if all >= mark.sequence {
-                passed = passed.max(mark.hlc);
-                next = (mark.hlc < newest.hlc).then_some(newest);
-            }
-        }
-        (next, passed)
+        self.cut = Some(Cut { epoch: self.epoch, hlc, target: self.known(), is_second: false });
+        true
     }
 
-    /// The member that holds [`Stability::stable`] back furthest, if any does.
-    pub fn blocked_by(&self) -> Option<RegionId> {
-        let mut most = VersionVector::new();
+    /// Whether ops of this region count among those that are settled up to [`Stability::passed`]. One
+    /// that does not, for it was fenced then, may yet bring ops that are older. Nothing more is to
+    /// come of regions that are no members.
+    pub fn is_waited_for(&self, region: RegionId) -> bool {
+        !self.members.contains_key(&region) || self.waited_for.contains(&region)
+    }
+
+    /// Whether the members that are not fenced are most of all, or half of them with the least.
+    pub fn has_quorum(&self) -> bool {
+        let unfenced = self.unfenced().count();
+        let least = self.members.values().next().is_some_and(|member| !member.fenced);
+        unfenced * 2 > self.members.len() || (unfenced * 2 == self.members.len() && least)
+    }
+
+    fn is_any_young(&self, now: MonoMs) -> bool {
+        let unfenced = self.members.values().filter(|member| !member.fenced);
+        unfenced.into_iter().any(|member| member.reborn.is_none_or(|at| now.since(at) < self.young_ms))
+    }
+
+    /// What any member that is not fenced is known to have durably applied.
+    fn known(&self) -> VersionVector {
+        let mut known = VersionVector::new();
         for (_, row) in self.unfenced() {
             for dot in row.into_iter().flat_map(|row| row.durable.iter()) {
-                raise(&mut most, *dot.actor, dot.counter);
+                raise(&mut known, *dot.actor, dot.counter);
             }
         }
+        known
+    }
+
+    /// The member that holds [`Stability::stable`] back furthest, if any does; without a quorum, the
+    /// fenced one that was heard of last.
+    pub fn blocked_by(&self) -> Option<RegionId> {
+        if !self.has_quorum() {
+            let fenced = self.members.iter().filter(|(_, member)| member.fenced);
+            return fenced.max_by_key(|(_, member)| member.heard).map(|(region, _)| *region);
+        }
+        let most = self.known();
         let behind = |row: Option<&Row>| {
             most.iter()
                 .map(|dot| dot.counter - row.map_or(0, |row| row.durable.get(dot.actor)))

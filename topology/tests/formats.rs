@@ -14,11 +14,13 @@ use std::path::PathBuf;
 
 use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId, VersionVector};
 use meridian_conflict::op::Header;
+use meridian_topology::entropy::{Answer, Ask, EntropyRefusal, Listed, Place, Range};
 use meridian_topology::frame::batch::{BatchDecoder, BatchEncoder};
 use meridian_topology::frame::{Control, Echo, GoodbyeReason, Heartbeat, Hello, PROTOCOLS, Refusal, Row};
 use meridian_topology::seed::{Assembler, Cursor, Record, Request, SEED_VERSION, SeedRefusal, Seeded};
 use meridian_topology::sequence::{Position, Sequencer};
 use meridian_topology::time::{MonoMs, WallMs};
+use serde_bytes::ByteBuf;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut out, byte| {
@@ -167,4 +169,40 @@ fn seeds_keep_their_form() {
         lines.push((what, bytes));
     }
     check("seed-v1.txt", &lines);
+}
+
+#[test]
+fn comparisons_keep_their_form() {
+    let (place, now_ms) = (Place { database: 2, hash: 3 << 60 }, 1_700_000_000_000);
+    let key = || ByteBuf::from(b"key".to_vec());
+    let asks = [
+        ("ranges", Ask::Ranges { from: place, now_ms }),
+        ("keys", Ask::Keys { from: place, to: Some(u64::MAX), now_ms }),
+        ("settle", Ask::Settle { applied: vector(), now_ms, database: 2, keys: vec![key()] }),
+        ("object", Ask::Object { applied: vector(), database: 2, key: key() }),
+        ("look", Ask::Look { database: 2, keys: vec![key()] }),
+    ];
+    let range = Range { until: Place { database: 3, hash: 0 }, keys: 300, digest: u128::MAX };
+    let answers = [
+        ("ranges_told", Answer::Ranges(vec![range])),
+        ("keys_told", Answer::Keys { keys: vec![Listed { key: key(), digest: 300 }], next: Some(300) }),
+        ("settled", Answer::Settled { applied: vector(), digests: vec![Some(300), None] }),
+        ("rows", Answer::Rows(b"rows".to_vec())),
+        ("end", Answer::End { applied: Some(vector()) }),
+        ("noted", Answer::Noted),
+        ("refused", Answer::Refused(EntropyRefusal::Behind)),
+    ];
+    let mut lines = Vec::new();
+    for (what, ask) in asks {
+        assert!(Ask::is_one(&ask.encode()));
+        assert_eq!(Ask::decode(&ask.encode()).unwrap(), ask);
+        lines.push((what, ask.encode()));
+    }
+    for (what, answer) in answers {
+        assert_eq!(Answer::decode(&answer.encode()).unwrap(), answer);
+        lines.push((what, answer.encode()));
+    }
+    assert!(Ask::decode(&[0xe5, 2]).unwrap_err().to_string().contains("version 2"));
+    assert!(Request::decode(&lines[0].1).is_err(), "told apart from a takeover's request");
+    check("entropy-v1.txt", &lines);
 }

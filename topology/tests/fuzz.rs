@@ -2,6 +2,7 @@
 //! tests they try random inputs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use meridian_topology::entropy::{Answer, Ask};
 use meridian_topology::frame::Control;
 use meridian_topology::frame::batch::{BatchDecoder, BatchEncoder};
 use meridian_topology::seed::{Assembler, Request, Seeded};
@@ -70,6 +71,20 @@ fn seed_decode() {
                     Ok(None) => break,
                     Err(_) => return,
                 }
+            }
+        }
+    });
+}
+
+#[test]
+fn entropy_decode() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        for message in [bytes.to_vec(), [&[0xe5, 1], bytes].concat()] {
+            if let Ok(ask) = Ask::decode(&message) {
+                assert_eq!(Ask::decode(&ask.encode()).unwrap(), ask);
+            }
+            if let Ok(answer) = Answer::decode(&message) {
+                assert_eq!(Answer::decode(&answer.encode()).unwrap(), answer);
             }
         }
     });

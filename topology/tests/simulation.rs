@@ -1,11 +1,24 @@
 //! Schedules of the simulator that have to hold, and planted bugs that have to be found.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use meridian_topology::sim::{Fault, Mutant, Options, Report, Shape, Sync, run, run_with};
+use std::collections::BTreeMap;
+
+use meridian_topology::sim::{
+    Failure, Fault, Mutant, Options, Report, Schedule, Shape, Sync, run, run_schedule, run_with, shrink,
+};
+
+/// Runs spent on making a failing schedule small.
+const SHRINK_TRIES: u64 = 3_000;
+
+/// What failed, and the least schedule that fails in the same way: to be kept among `regressions`.
+fn tell(failure: Box<Failure>) -> ! {
+    let shrunk = shrink(failure.clone(), SHRINK_TRIES);
+    panic!("{failure}\nshrunk: {shrunk}\n{}", shrunk.schedule)
+}
 
 /// Runs `seeds`, each of which has to hold.
 fn hold(seeds: impl Iterator<Item = u64>) -> Vec<Report> {
-    seeds.map(|seed| run(seed, Mutant::None).unwrap_or_else(|failure| panic!("{failure}"))).collect()
+    seeds.map(|seed| run(seed, Mutant::None).unwrap_or_else(|failure| tell(failure))).collect()
 }
 
 #[test]
@@ -18,11 +31,55 @@ fn schedules_with_faults_converge_second_half() {
     hold(1_000..2_000);
 }
 
-/// Every seed that ever found a bug, for ever.
+/// Every schedule that ever found a bug, shrunk, for ever. Each says what it found.
 #[test]
-fn seeds_that_found_bugs_hold() {
-    let seeds = include_str!("regressions/seeds.txt");
-    hold(seeds.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()));
+#[allow(clippy::disallowed_methods, reason = "the schedules are files")]
+fn schedules_that_found_bugs_hold() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/regressions");
+    let mut found = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("# "), "{} does not say what it found", path.display());
+        let schedule: Schedule = text.parse().unwrap_or_else(|line| panic!("{}: {line}", path.display()));
+        run_schedule(&schedule, Mutant::None, None).unwrap_or_else(|failure| tell(failure));
+        found += 1;
+    }
+    assert!(found > 0);
+}
+
+#[test]
+fn a_schedule_written_down_is_the_same_run() {
+    for seed in 0..50 {
+        let schedule = Schedule::of_seed(seed);
+        let read: Schedule = schedule.to_string().parse().unwrap();
+        assert_eq!(read.to_string(), schedule.to_string());
+        let (first, again) =
+            (run_schedule(&schedule, Mutant::None, None), run_schedule(&read, Mutant::None, None));
+        assert_eq!(first.unwrap(), again.unwrap(), "seed {seed}");
+    }
+    for wrong in ["regions 99", "at 5", "at 5 down", "at 5 down 3", "slow 0 3 1", "shape Heap", "seed x"] {
+        assert!(format!("regions 3\n{wrong}").parse::<Schedule>().is_err(), "{wrong}");
+    }
+}
+
+/// Few enough to be read.
+const SHRUNK_EVENTS: usize = 30;
+
+#[test]
+fn a_failing_schedule_shrinks_to_few_events_and_still_fails() {
+    for mutant in [Mutant::NoDedupe, Mutant::IncarnationKept, Mutant::NoTieBreak, Mutant::ClockNotRestored] {
+        let failure = (0..1_000).find_map(|seed| run(seed, mutant).err()).unwrap();
+        let before = failure.schedule.options.script.len();
+        let shrunk = shrink(failure.clone(), SHRINK_TRIES);
+        let events = shrunk.schedule.options.script.len();
+        assert!(events <= SHRUNK_EVENTS, "{mutant:?}: {events} of {before} events\n{}", shrunk.schedule);
+        assert_eq!(shrunk.rule(), failure.rule());
+        // What is printed fails, too, and only with the planted bug.
+        let printed: Schedule = shrunk.schedule.to_string().parse().unwrap();
+        assert_eq!(run_schedule(&printed, mutant, None).unwrap_err().rule(), failure.rule());
+        assert!(run_schedule(&printed, Mutant::None, None).is_ok());
+    }
 }
 
 #[test]
@@ -33,22 +90,45 @@ fn a_seed_replays_the_same_run() {
     }
 }
 
+/// What has to happen to some regions in some runs.
+const KINDS: [&str; 24] = [
+    "batch out of order",
+    "clock back",
+    "clock forth",
+    "cut both ways",
+    "cut one way",
+    "full disk",
+    "join",
+    "leave",
+    "loss for good",
+    "lost packet",
+    "lost tail",
+    "old disk",
+    "other shape",
+    "power failure",
+    "repeated batch",
+    "reset",
+    "restart",
+    "second connection",
+    "slow link",
+    "takeover",
+    "takeover broken off",
+    "takeover gone on with",
+    "truncated log",
+    "wipe",
+];
+
 /// Faults that never happen test nothing.
 #[test]
 fn every_kind_of_fault_happens() {
     let reports = hold(2_000..2_300);
     let sum = |field: fn(&Report) -> u64| reports.iter().map(field).sum::<u64>();
     let seen = [
-        ("crashes", sum(|r| r.crashes)),
-        ("restores", sum(|r| r.restores)),
-        ("resets", sum(|r| r.resets)),
-        ("clock steps", sum(|r| r.clock_steps)),
         ("incarnations", sum(|r| r.incarnations)),
         ("amnesia", sum(|r| r.amnesia)),
         ("holds", sum(|r| r.holds)),
         ("waits", sum(|r| r.causal_waits)),
         ("duplicates", sum(|r| r.duplicates)),
-        ("long faults", sum(|r| r.long_faults)),
         ("reroutes", sum(|r| r.reroutes)),
         ("fenced members", sum(|r| r.fenced)),
         ("members let back", sum(|r| r.unfenced)),
@@ -57,6 +137,14 @@ fn every_kind_of_fault_happens() {
     for (what, count) in seen {
         assert!(count > 0, "no {what}");
     }
+    let mut happened: BTreeMap<&str, u64> = BTreeMap::new();
+    for (what, times) in reports.iter().flat_map(|report| &report.happened) {
+        *happened.entry(what).or_default() += times;
+    }
+    for what in KINDS {
+        assert!(happened.contains_key(what), "no {what}: {happened:?}");
+    }
+    assert_eq!(happened.len(), KINDS.len(), "{happened:?}");
     assert!(sum(|r| r.ops) > 300 * 150);
 }
 
@@ -335,6 +423,24 @@ fn a_removed_regions_ops_die_out_and_it_is_kept_out_until_it_joins_as_new() {
             script.extend([(4_000, Fault::Join { node: 1 }), (8_000, write(1)), (8_000, write(2))]);
             let options = Options { script, ..options };
             run_with(seed, options, Mutant::None, None).unwrap_or_else(|failure| panic!("{failure}"));
+        }
+    }
+}
+
+/// The logs of all others have lost what a region lacks that was cut off, and wrote meanwhile.
+#[test]
+fn j3_a_region_past_all_logs_takes_over_by_merge_and_its_own_writes_survive() {
+    for shape in Shape::ALL {
+        for seed in 0..5 {
+            let links =
+                [0, 1, 3].map(|other| (other, 2)).into_iter().chain([0, 1, 3].map(|other| (2, other)));
+            let mut script: Vec<_> = links.map(|(from, to)| (100, cut(from, to, Some(6_000)))).collect();
+            script.extend([0, 1, 2, 3].map(|node| (1_000, Fault::Write { node, ops: 10 })));
+            script.extend([0, 1, 3].map(|node| (5_000, Fault::Truncate { node })));
+            script.push((7_000, write(2)));
+            let options = Options { commands: 60, script, ..Options::calm(4, shape) };
+            let report = run_with(seed, options, Mutant::None, None).unwrap_or_else(|failure| tell(failure));
+            assert!(report.happened.get("takeover").is_some_and(|times| *times > 0), "{shape:?}: {report:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The hash: every field a scalar.
 
 use crate::amount::Amount;
-use crate::clock::{Seen, Stamp, VersionVector};
+use crate::clock::{Origin, Seen, Stamp, VersionVector};
 use crate::crdt::table::{self, ElementTable, TablePlace};
 use crate::op::SeenDelta;
 use crate::scalar::{Merged, Met, Scalar, Value};
@@ -14,6 +14,8 @@ const FIELD_OVERHEAD: usize = size_of::<Scalar<Value>>() + size_of::<Box<[u8]>>(
 pub struct Hash {
     fields: ElementTable<Box<[u8]>, Scalar<Value>>,
     visible: usize,
+    /// Fields with sums that add nothing any more.
+    remembering: usize,
     bytes: usize,
 }
 
@@ -31,6 +33,11 @@ impl Hash {
     /// Whether there is neither anything to see nor to remember.
     pub fn is_vacant(&self) -> bool {
         self.fields.is_empty()
+    }
+
+    /// Whether some field has sums that add nothing any more.
+    pub fn remembers(&self) -> bool {
+        self.remembering > 0
     }
 
     /// A field's state.
@@ -58,7 +65,9 @@ impl Hash {
         };
         let Some((_, scalar)) = self.fields.get_index_mut(at) else { return Met::default() };
         let (visible, bytes) = (scalar.is_visible(), scalar.heap_bytes());
+        let remembers = scalar.remembers();
         let met = change(scalar);
+        self.remembering = self.remembering + usize::from(scalar.remembers()) - usize::from(remembers);
         self.visible = self.visible + usize::from(scalar.is_visible()) - usize::from(visible);
         self.bytes = self.bytes + scalar.heap_bytes() - bytes;
         if !scalar.is_vacant() {
@@ -115,12 +124,21 @@ impl Hash {
     }
 
     /// Drops what adds nothing any more; see [`crate::object::Object::reclaim`].
-    pub(crate) fn reclaim(&mut self, mut dropped: impl FnMut(&[u8], TablePlace)) {
-        let dead = |s: &Scalar<Value>| s.deltas().iter().any(|d| !d.is_live());
-        let names: Vec<_> = self.fields.iter().filter(|(_, s)| dead(s)).map(|(f, _)| f.clone()).collect();
+    pub(crate) fn reclaim(
+        &mut self,
+        kept: &impl Fn(Origin) -> bool,
+        mut dropped: impl FnMut(&[u8], TablePlace),
+    ) {
+        if self.remembering == 0 {
+            return;
+        }
+        let remembering = self.fields.iter().filter(|(_, s)| s.remembers());
+        let names: Vec<_> = remembering.map(|(f, _)| f.clone()).collect();
         for field in names.iter().rev() {
-            let met = self.change(field, |scalar| Met { changed: scalar.reclaim(), ..Met::default() });
-            dropped(field, met.place);
+            let met = self.change(field, |scalar| Met { changed: scalar.reclaim(kept), ..Met::default() });
+            if met.changed {
+                dropped(field, met.place);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::amount::Amount;
-use crate::clock::{Seen, Stamp, VersionVector};
+use crate::clock::{Origin, Seen, Stamp, VersionVector};
 use crate::crdt::order::{Entry, Order};
 use crate::crdt::table::{self, ElementTable, TablePlace};
 use crate::op::SeenDelta;
@@ -107,6 +107,8 @@ const MEMBER_OVERHEAD: usize = size_of::<Scalar<Score>>() + 2 * size_of::<Arc<[u
 pub struct SortedSet {
     members: ElementTable<Arc<[u8]>, Scalar<Score>>,
     order: Order,
+    /// Members with sums that add nothing any more.
+    remembering: usize,
     bytes: usize,
 }
 
@@ -124,6 +126,11 @@ impl SortedSet {
     /// Whether there is neither anything to see nor to remember.
     pub fn is_vacant(&self) -> bool {
         self.members.is_empty()
+    }
+
+    /// Whether some member has sums that add nothing any more.
+    pub fn remembers(&self) -> bool {
+        self.remembering > 0
     }
 
     /// A member's state.
@@ -171,7 +178,9 @@ impl SortedSet {
         };
         let Some((name, scalar)) = self.members.get_index_mut(at) else { return Met::default() };
         let (old, bytes) = (scalar.shown(), scalar.heap_bytes());
+        let remembers = scalar.remembers();
         let met = change(scalar);
+        self.remembering = self.remembering + usize::from(scalar.remembers()) - usize::from(remembers);
         let new = scalar.shown();
         if old != new {
             if let Some(old) = old {
@@ -236,12 +245,21 @@ impl SortedSet {
     }
 
     /// Drops what adds nothing any more; see [`crate::object::Object::reclaim`].
-    pub(crate) fn reclaim(&mut self, mut dropped: impl FnMut(&[u8], TablePlace)) {
-        let dead = |s: &Scalar<Score>| s.deltas().iter().any(|d| !d.is_live());
-        let names: Vec<_> = self.members.iter().filter(|(_, s)| dead(s)).map(|(m, _)| m.clone()).collect();
+    pub(crate) fn reclaim(
+        &mut self,
+        kept: &impl Fn(Origin) -> bool,
+        mut dropped: impl FnMut(&[u8], TablePlace),
+    ) {
+        if self.remembering == 0 {
+            return;
+        }
+        let remembering = self.members.iter().filter(|(_, s)| s.remembers());
+        let names: Vec<_> = remembering.map(|(m, _)| m.clone()).collect();
         for member in names.iter().rev() {
-            let met = self.change(member, |scalar| Met { changed: scalar.reclaim(), ..Met::default() });
-            dropped(member, met.place);
+            let met = self.change(member, |scalar| Met { changed: scalar.reclaim(kept), ..Met::default() });
+            if met.changed {
+                dropped(member, met.place);
+            }
         }
     }
 

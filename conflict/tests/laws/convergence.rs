@@ -234,7 +234,7 @@ proptest! {
 
 pub fn reclaim(data: &mut Dataset) {
     for object in data.values_mut() {
-        object.reclaim(&mut Outcome::default());
+        object.reclaim(|_| false, &mut Outcome::default());
     }
     data.retain(|_, object| !object.is_vacant());
 }

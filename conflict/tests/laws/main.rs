@@ -19,6 +19,8 @@ mod harness;
 mod oracles;
 mod order;
 mod purity;
+mod reaping;
 mod records;
+mod repair;
 mod seeding;
 mod table;

@@ -64,7 +64,7 @@ pub fn exercise(object: &mut Object) {
     let none = VersionVector::new();
     let _ = object.baselines(0b1111);
     object.merge(&none, &reloaded, &none);
-    object.reclaim(&mut Outcome::default());
+    object.reclaim(|_| false, &mut Outcome::default());
     let _ = (object.facet(), object.hidden_facets(), object.is_vacant());
 }
 

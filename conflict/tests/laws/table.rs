@@ -535,7 +535,7 @@ fn d3_two_regions_delete_a_key_and_nothing_is_left() {
         scene.no_conflict();
         let mut object = scene.object();
         assert!(!object.is_visible(0));
-        object.reclaim(&mut Outcome::default());
+        object.reclaim(|_| false, &mut Outcome::default());
         assert!(object.is_vacant());
         assert_eq!((object.heap_bytes(), object), (0, Object::default()));
     }

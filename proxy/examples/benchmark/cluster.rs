@@ -1,11 +1,13 @@
 //! The servers: regions of Meridian, and Redis.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::fs;
+use std::io::{Read, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use meridian_proxy::cert;
@@ -69,18 +71,66 @@ pub struct Region {
     /// Its name.
     pub name: &'static str,
     directory: PathBuf,
+    admin: u16,
+}
+
+/// A region that was configured and not started.
+#[derive(Clone, Debug)]
+struct Absent {
+    name: &'static str,
+    directory: PathBuf,
+    port: u16,
+    admin: u16,
+}
+
+impl Absent {
+    fn start(self, bench: &Bench) -> anyhow::Result<Region> {
+        let server = serve(bench, &self.directory, self.port)?;
+        Ok(Region { server, name: self.name, directory: self.directory, admin: self.admin })
+    }
 }
 
 /// Regions joined as a mesh. The first is the one that is loaded.
 pub struct Cluster {
     /// Each region.
     pub regions: Vec<Region>,
+    absent: Vec<Absent>,
     directory: PathBuf,
 }
 
 impl Cluster {
     /// Starts `count` regions, from one to three, and waits until they hear each other.
     pub fn start(bench: &Bench, count: usize, sync: Sync) -> anyhow::Result<Self> {
+        let mut cluster = Self::prepare(bench, count, sync, "24h")?;
+        cluster.regions =
+            cluster.absent.drain(..).map(|region| region.start(bench)).collect::<Result<_, _>>()?;
+        cluster.wait_for_links()?;
+        Ok(cluster)
+    }
+
+    /// The same without the last one, which the others' logs do not wait for: it has to take over state.
+    pub fn start_without_last(bench: &Bench, count: usize, sync: Sync) -> anyhow::Result<Self> {
+        let mut cluster = Self::prepare(bench, count, sync, "1s")?;
+        let last = cluster.absent.pop();
+        cluster.regions =
+            cluster.absent.drain(..).map(|region| region.start(bench)).collect::<Result<_, _>>()?;
+        cluster.absent.extend(last);
+        cluster.wait_for_links()?;
+        Ok(cluster)
+    }
+
+    /// Starts the region that is absent; does not wait for its data.
+    pub fn start_absent(&self, bench: &Bench) -> anyhow::Result<Region> {
+        self.absent.last().context("all are there")?.clone().start(bench)
+    }
+
+    /// Bytes that all regions have sent over their links.
+    pub fn bytes_sent(&self) -> anyhow::Result<f64> {
+        self.regions.iter().map(Region::bytes_sent).sum()
+    }
+
+    /// Everything but the processes.
+    fn prepare(bench: &Bench, count: usize, sync: Sync, retention: &str) -> anyhow::Result<Self> {
         let directory = fresh_directory(bench, "meridian")?;
         let names = NAMES.get(..count).context("one to three regions")?;
         let mut links = Vec::new();
@@ -90,12 +140,11 @@ impl Cluster {
         if count > 1 {
             cert::create_ca(&directory)?;
         }
-        let mut cluster = Self { regions: Vec::new(), directory };
+        let mut cluster = Self { regions: Vec::new(), absent: Vec::new(), directory };
         for (name, link) in &links {
-            let region = cluster.start_region(bench, name, *link, &links, sync)?;
-            cluster.regions.push(region);
+            let region = cluster.prepare_region(name, *link, &links, sync, retention)?;
+            cluster.absent.push(region);
         }
-        cluster.wait_for_links()?;
         Ok(cluster)
     }
 
@@ -109,21 +158,21 @@ impl Cluster {
         self.regions.get(1).context("a cluster of one")
     }
 
-    fn start_region(
+    fn prepare_region(
         &self,
-        bench: &Bench,
         name: &'static str,
         link: u16,
         links: &[(&str, u16)],
         sync: Sync,
-    ) -> anyhow::Result<Region> {
+        retention: &str,
+    ) -> anyhow::Result<Absent> {
         let directory = self.directory.join(name);
         fs::create_dir(&directory)?;
         let [port, admin] = free_tcp_ports()?;
         let mut text = format!(
             "cluster = \"benchmark\"\nregion = \"{name}\"\ndata_dir = \"data\"\n\
              [listen]\nresp = \"127.0.0.1:{port}\"\nlink = \"127.0.0.1:{link}\"\n\
-             admin = \"127.0.0.1:{admin}\"\n[log]\nsync = \"{}\"\n",
+             admin = \"127.0.0.1:{admin}\"\n[log]\nsync = \"{}\"\nretention = \"{retention}\"\n",
             sync.name()
         );
         if links.len() > 1 {
@@ -140,8 +189,7 @@ impl Cluster {
         // A mistake in the above is better told here than in a server's last words.
         Settings::parse(&text, &directory, FileChecks::Require)?;
         fs::write(directory.join("region.toml"), text)?;
-        let server = serve(bench, &directory, port)?;
-        Ok(Region { server, name, directory })
+        Ok(Absent { name, directory, port, admin })
     }
 
     fn wait_for_links(&self) -> anyhow::Result<()> {
@@ -164,7 +212,7 @@ impl Cluster {
             if Instant::now() >= deadline {
                 bail!("regions do not converge: {vectors:?}");
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -207,6 +255,17 @@ impl Region {
     pub fn restart(&mut self, bench: &Bench) -> anyhow::Result<()> {
         self.server = serve(bench, &self.directory, self.server.port)?;
         Ok(())
+    }
+
+    fn bytes_sent(&self) -> anyhow::Result<f64> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.admin))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        let sent = page.lines().filter(|line| {
+            line.starts_with("meridian_link_bytes_total{") && line.contains("direction=\"sent\"")
+        });
+        Ok(sent.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
     }
 
     /// Where its op log is.

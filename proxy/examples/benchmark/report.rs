@@ -35,6 +35,8 @@ pub enum Bar {
     AtLeast(f64, f64),
     /// At most: foundation, goal.
     AtMost(f64, f64),
+    /// Nothing was promised: a figure to know.
+    None,
 }
 
 impl Bar {
@@ -42,6 +44,7 @@ impl Bar {
         let (foundation, goal) = match self {
             Self::AtLeast(foundation, goal) => (measured >= foundation, measured >= goal),
             Self::AtMost(foundation, goal) => (measured <= foundation, measured <= goal),
+            Self::None => return "–",
         };
         match (foundation, goal) {
             (_, true) => "goal",
@@ -50,11 +53,13 @@ impl Bar {
         }
     }
 
-    fn parts(self) -> (&'static str, f64, f64) {
-        match self {
+    fn parts(self) -> [String; 2] {
+        let (sign, foundation, goal) = match self {
             Self::AtLeast(foundation, goal) => ("≥", foundation, goal),
             Self::AtMost(foundation, goal) => ("≤", foundation, goal),
-        }
+            Self::None => return ["–".to_owned(), "–".to_owned()],
+        };
+        [foundation, goal].map(|bar| format!("{sign} {}", number(bar)))
     }
 }
 
@@ -133,9 +138,9 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (sign, foundation, goal) = self.bar.parts();
+        let [foundation, goal] = self.bar.parts();
         write!(f, "| {} | {} | **{}** ", self.workload, self.against, self.value())?;
-        write!(f, "| {sign} {} | {sign} {} ", number(foundation), number(goal))?;
+        write!(f, "| {foundation} | {goal} ")?;
         write!(f, "| {} ", self.bar.mark(self.measured.median))?;
         write!(f, "| {} ", self.both(|side| side.rate.map(number)))?;
         write!(f, "| {} ", self.both(|side| side.cpu.map(|cpu| format!("{cpu:.2}"))))?;

@@ -3,6 +3,7 @@
 mod collection;
 mod drain;
 mod embedded;
+mod join;
 mod lag;
 mod memory;
 mod replicated;
@@ -43,6 +44,7 @@ pub const WORKLOADS: &[Workload] = &[
     workload("two-regions-set-p16", replicated::two_set),
     workload("both-loaded", replicated::both_loaded),
     workload("drain", drain::run),
+    workload("join", join::run),
     workload("lag", lag::run),
     workload("memory-key", memory::key),
     workload("memory-lww", memory::lww),

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::View;
 use crate::config::units::{format_duration, parse_duration};
+use crate::keyspace::{DATABASES, KeyRef};
 use crate::link::faults::{Fault, Faults};
 
 /// The longest delay: longer ones are cuts.
@@ -56,9 +57,22 @@ impl Knobs {
     }
 }
 
-/// `POST /faults`: replaces what was set for the peer. A body with the peer alone heals its link.
+/// A key whose state is to be lost here, as no op would lose it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lose {
+    lose: String,
+    #[serde(default)]
+    database: u8,
+}
+
+/// `POST /faults`: replaces what was set for the peer; a body with the peer alone heals its link. Or,
+/// with `lose`, loses a key's state.
 pub(super) async fn turn(State(view): State<View>, body: Bytes) -> Response {
     let Some(faults) = view.region.faults() else { return absent() };
+    if let Ok(lost) = serde_json::from_slice::<Lose>(&body) {
+        return lose(view, lost).await;
+    }
     let knobs: Knobs = match serde_json::from_slice(&body) {
         Ok(knobs) => knobs,
         Err(error) => return refused(&error.to_string()),
@@ -75,6 +89,24 @@ pub(super) async fn turn(State(view): State<View>, body: Bytes) -> Response {
             told(faults)
         }
         Err(error) => refused(&error),
+    }
+}
+
+async fn lose(view: View, lost: Lose) -> Response {
+    if usize::from(lost.database) >= DATABASES {
+        return refused("database: there is no such database");
+    }
+    tracing::warn!(key = lost.lose, database = lost.database, "losing a key's state, as asked");
+    let done = tokio::task::spawn_blocking(move || {
+        let region = &view.region;
+        let key = KeyRef::new(lost.database, lost.lose.as_bytes());
+        let (applied, durable) = (region.sequencer().applied(), region.log().durable_lsn().0);
+        region.keyspace().lose(&key, &applied, durable)
+    });
+    match done.await.map(|lost| lost.map_err(|error| error.to_string())) {
+        Ok(Ok(())) => Json(json!({ "lost": true })).into_response(),
+        Ok(Err(error)) => super::failed(&error),
+        Err(error) => super::failed(&error.to_string()),
     }
 }
 

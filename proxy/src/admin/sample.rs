@@ -3,13 +3,15 @@
 use std::time::SystemTime;
 
 use super::View;
-use super::status::{Names, seconds_until};
+use super::status::{Names, SeedingStatus, seconds_until};
 
 /// Sets every sampled gauge.
 pub(super) fn take(view: &View) {
     let (region, metrics) = (&view.region, view.region.metrics());
     metrics.oplog_bytes.set(gauge(region.log().total_bytes()));
     metrics.store_lag_ops.set(gauge(region.keyspace().dirty_objects()));
+
+    seeding(view);
 
     let figures = region.keyspace().store().metrics();
     for (part, bytes) in [
@@ -31,6 +33,21 @@ pub(super) fn take(view: &View) {
         metrics.cert_expiry.set(seconds_until(end, SystemTime::now()));
     }
     links(view);
+}
+
+/// Zero when nothing is taken over.
+fn seeding(view: &View) {
+    let metrics = view.region.metrics();
+    let seeding = SeedingStatus::of(&view.region);
+    metrics.loading.set(i64::from(seeding.is_some()));
+    let seeding = seeding.unwrap_or_default();
+    for (gauges, merged, all) in [
+        (&metrics.seed_keys, seeding.keys, seeding.keys_expected),
+        (&metrics.seed_ranges, seeding.ranges, seeding.ranges_total),
+    ] {
+        gauges.with_label_values(&["merged"]).set(gauge(merged));
+        gauges.with_label_values(&["all"]).set(gauge(all));
+    }
 }
 
 fn links(view: &View) {

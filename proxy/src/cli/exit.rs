@@ -1,13 +1,17 @@
-//! Exit codes: 0 done, 64 for what the user can mend in arguments and configuration, 1 for the rest.
+//! Exit codes: 0 done, 2 for divergences found, 64 for what the user can mend in arguments and configuration, 1 for the rest.
 
 use std::process::ExitCode;
 
+use super::verify::Diverged;
 use crate::cert::CertError;
 use crate::config::ConfigErrors;
 use crate::service::IdentityError;
 
 /// Wrong arguments or configuration (`EX_USAGE` of sysexits.h).
 pub const CONFIGURATION: u8 = 64;
+
+/// Regions had diverged; see [`super::verify`].
+pub const DIVERGED: u8 = 2;
 
 /// Anything else that failed.
 pub const RUNTIME: u8 = 1;
@@ -26,7 +30,11 @@ pub fn code(error: &anyhow::Error) -> u8 {
         || error.is::<IdentityError>()
         || error.is::<UsageError>()
         || error.downcast_ref::<CertError>().is_some_and(named_wrongly);
-    if configuration { CONFIGURATION } else { RUNTIME }
+    match configuration {
+        true => CONFIGURATION,
+        false if error.is::<Diverged>() => DIVERGED,
+        false => RUNTIME,
+    }
 }
 
 /// Prints an error, configuration errors one per line, and gives its code.

@@ -133,7 +133,8 @@ pub fn run(
     }
 }
 
-/// Whether a command may run: while another region's state is taken over, none that shows or changes data.
+/// Whether a command may run: while another region's state is taken over, none that changes data, and none that
+/// shows it unless `seed.stale_reads` is on.
 ///
 /// # Errors
 /// [`CommandError::Text`].
@@ -142,7 +143,8 @@ pub fn check_loaded(region: &Region, command: &Command) -> Result<(), CommandErr
     let idle = matches!((command.keys, command.family), (Keys::None, family) if family != Family::Keys)
         && !command.flags.has(Flags::WRITE)
         && !command.flags.has(Flags::WALK);
-    if region.is_loading() && !idle {
+    let stale = region.settings().seed.stale_reads && !command.flags.has(Flags::WRITE);
+    if region.is_loading() && !idle && !stale {
         return Err(CommandError::text("LOADING Meridian is loading the dataset in memory"));
     }
     Ok(())

@@ -92,6 +92,8 @@ tables! {
         inbox: InboxFile,
         clock: ClockFile,
         limits: LimitsFile,
+        seed: SeedFile,
+        anti_entropy: AntiEntropyFile,
         dev: DevFile,
     }
     /// `[listen]`
@@ -131,6 +133,10 @@ tables! {
         tail_cache: String,
         max_op: String,
     }
+    /// `[seed]`
+    SeedFile { donor_pace: String, donor_share: u32, stale_reads: bool, }
+    /// `[anti_entropy]`
+    AntiEntropyFile { enabled: bool, keys_per_second: u32, every: String, }
     /// `[dev]`
     DevFile { faults: bool, }
 }

@@ -60,6 +60,14 @@ impl Settings {
         out.table("clock")?;
         out.pair("max_skew", quoted(format_duration(self.clock.max_skew)))?;
         self.write_limits(out)?;
+        out.table("seed")?;
+        out.pair("donor_pace", quoted(format_size(self.seed.donor_pace)))?;
+        out.pair("donor_share", self.seed.donor_share)?;
+        out.pair("stale_reads", self.seed.stale_reads)?;
+        out.table("anti_entropy")?;
+        out.pair("enabled", self.anti_entropy.enabled)?;
+        out.pair("keys_per_second", self.anti_entropy.keys_per_second)?;
+        out.pair("every", quoted(format_duration(self.anti_entropy.every)))?;
         out.table("dev")?;
         out.pair("faults", self.dev.faults)
     }

@@ -11,12 +11,12 @@ use super::FileChecks;
 use super::collect::Collector;
 use super::error::{ConfigErrors, FileProblem, Problem};
 use super::file::{
-    AuthFile, ClockFile, ConfigFile, ConflictFile, DevFile, Field, InboxFile, LimitsFile, ListenFile,
-    LogFile, StoreFile, TlsFile,
+    AntiEntropyFile, AuthFile, ClockFile, ConfigFile, ConflictFile, DevFile, Field, InboxFile, LimitsFile,
+    ListenFile, LogFile, SeedFile, StoreFile, TlsFile,
 };
 use super::settings::{
-    Auth, BUILT_IN_HOOKS, Clock, ConflictRule, Dev, Hook, Inbox, Limits, Listen, Log, LogSync, Policy,
-    Settings, Store, StoreKind, Tls,
+    AntiEntropy, Auth, BUILT_IN_HOOKS, Clock, ConflictRule, Dev, Hook, Inbox, Limits, Listen, Log, LogSync,
+    Policy, Seed, Settings, Store, StoreKind, Tls,
 };
 use super::{files, not_built, resolve_regions};
 
@@ -78,6 +78,8 @@ impl Resolver<'_> {
         let clock = self.clock(file.clock);
         let limits = self.limits(file.limits);
         let log = self.log(file.log, &limits);
+        let seed = self.seed(file.seed);
+        let anti_entropy = self.anti_entropy(file.anti_entropy);
         let dev = self.dev(file.dev, listen.admin);
         let regions = regions?.into_iter().map(|region| (region.name.clone(), region)).collect();
         Some(Settings {
@@ -95,6 +97,8 @@ impl Resolver<'_> {
             inbox,
             clock,
             limits,
+            seed,
+            anti_entropy,
             dev,
         })
     }
@@ -342,6 +346,43 @@ impl Resolver<'_> {
         if value < least {
             let (value, least) = (super::units::format_size(value), super::units::format_size(least));
             self.collector.push(key, Problem::TooSmallFor { value, other, least });
+        }
+    }
+
+    fn seed(&mut self, field: Field<SeedFile>) -> Seed {
+        let file = self.section("seed", field);
+        self.collector.unknown("seed", &file.unknown);
+        let default = Seed::default();
+        let key = "seed.donor_pace";
+        let donor_pace = self.collector.size(key, file.donor_pace, default.donor_pace, 64 * KIB..=TIB);
+        let donor_share = self.collector.optional("seed.donor_share", file.donor_share);
+        let donor_share = donor_share.unwrap_or(default.donor_share);
+        if !(1..=100).contains(&donor_share) {
+            let (least, most) = ("1".to_owned(), "100".to_owned());
+            let problem = Problem::OutOfBounds { value: donor_share.to_string(), least, most };
+            self.collector.push("seed.donor_share", problem);
+        }
+        let stale_reads = self.collector.optional("seed.stale_reads", file.stale_reads);
+        Seed { donor_pace, donor_share, stale_reads: stale_reads.unwrap_or(default.stale_reads) }
+    }
+
+    fn anti_entropy(&mut self, field: Field<AntiEntropyFile>) -> AntiEntropy {
+        let file = self.section("anti_entropy", field);
+        self.collector.unknown("anti_entropy", &file.unknown);
+        let default = AntiEntropy::default();
+        let key = "anti_entropy.keys_per_second";
+        let keys_per_second = self.collector.optional(key, file.keys_per_second);
+        let keys_per_second = keys_per_second.unwrap_or(default.keys_per_second);
+        if !(1..=1_000_000).contains(&keys_per_second) {
+            let (least, most) = ("1".to_owned(), "1000000".to_owned());
+            let problem = Problem::OutOfBounds { value: keys_per_second.to_string(), least, most };
+            self.collector.push(key, problem);
+        }
+        let enabled = self.collector.optional("anti_entropy.enabled", file.enabled);
+        AntiEntropy {
+            enabled: enabled.unwrap_or(default.enabled),
+            keys_per_second,
+            every: self.collector.duration("anti_entropy.every", file.every, default.every, SECOND..=YEAR),
         }
     }
 

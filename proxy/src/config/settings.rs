@@ -40,6 +40,10 @@ pub struct Settings {
     pub clock: Clock,
     /// What clients and peers may make this region hold in memory.
     pub limits: Limits,
+    /// Taking over and giving away a region's whole state.
+    pub seed: Seed,
+    /// How this region compares itself with others.
+    pub anti_entropy: AntiEntropy,
     /// What is only for rehearsals.
     pub dev: Dev,
 }
@@ -258,6 +262,42 @@ pub struct Limits {
     pub tail_cache: u64,
     /// The largest encoded op, local or received.
     pub max_op: u64,
+}
+
+/// `[seed]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seed {
+    /// Bytes a second that this region gives at most, before they are packed.
+    pub donor_pace: u64,
+    /// The most of its time that giving spends reading the store, in percent.
+    pub donor_share: u32,
+    /// Whether clients may read while another region's state is taken over: what they see is no state that
+    /// ever was. They are told `-LOADING` otherwise.
+    pub stale_reads: bool,
+}
+
+impl Default for Seed {
+    fn default() -> Self {
+        Self { donor_pace: 64 << 20, donor_share: 50, stale_reads: false }
+    }
+}
+
+/// `[anti_entropy]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AntiEntropy {
+    /// Whether this region compares what it shows with its neighbours by itself. Their questions are
+    /// answered in any case.
+    pub enabled: bool,
+    /// Keys compared a second, at most.
+    pub keys_per_second: u32,
+    /// How often everything is compared although nothing was written.
+    pub every: Duration,
+}
+
+impl Default for AntiEntropy {
+    fn default() -> Self {
+        Self { enabled: true, keys_per_second: 2_000, every: Duration::from_secs(3600) }
+    }
 }
 
 /// `[dev]`

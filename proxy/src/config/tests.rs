@@ -63,6 +63,7 @@ fn one_region_needs_three_keys() {
     assert_eq!(settings.log.retention, Duration::from_secs(86_400));
     assert_eq!(settings.clock.max_skew, Duration::from_millis(500));
     assert_eq!((settings.role(), settings.peers().count()), (Role::Leader, 0));
+    assert_eq!(settings.anti_entropy, settings::AntiEntropy::default());
     assert!(!settings.dev.faults);
 }
 
@@ -79,6 +80,7 @@ fn the_example_is_valid_and_documents_the_defaults() {
     assert_eq!(settings.log, defaults.log);
     assert_eq!(settings.store, defaults.store);
     assert_eq!(settings.clock, defaults.clock);
+    assert_eq!(settings.anti_entropy, defaults.anti_entropy);
     assert_eq!(settings.listen, defaults.listen);
     assert_eq!(settings.topology.heal_after, defaults.topology.heal_after);
     assert_eq!(settings.conflicts[0].policy, Policy::Crdt);
@@ -102,7 +104,7 @@ fn the_full_file_survives_a_round_trip() {
 
 #[test]
 fn the_three_regions_of_the_example_load_without_certificates() {
-    let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/three-regions"));
+    let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/ring"));
     let regions: Vec<Settings> = ["eu", "us", "ap"]
         .map(|region| Settings::load(&directory.join(format!("{region}.toml"))).unwrap())
         .into();

@@ -5,8 +5,11 @@
 //! read as they are when their turn comes), so before a batch goes down the log must be durable up
 //! to its end, and recovery replays from the position over what it finds.
 
+use meridian_conflict::clock::Hlc;
+
 use super::entry::Entry;
 use super::marks::Mark;
+use super::recent::RECENT_KEYS;
 use super::{DATABASES, KeyRef, Keyspace, shard_of};
 use crate::store::{Batch, StoreError, row};
 
@@ -30,6 +33,8 @@ pub struct Round {
     vacant: Vec<u64>,
     /// Objects of the present hash of which some elements have been taken, and some not.
     open: Vec<(u8, Box<[u8]>)>,
+    /// One object of so many is noted as committed lately.
+    sample_every: usize,
 }
 
 impl Keyspace {
@@ -64,16 +69,23 @@ impl Keyspace {
             hashes.extend(&taken);
             state.leaving.extend(taken);
         }
-        Round { hashes, next: 0, counts, vacant: Vec::new(), open: Vec::new() }
+        let sample_every = hashes.len().div_ceil(RECENT_KEYS).max(1);
+        Round { hashes, next: 0, counts, vacant: Vec::new(), open: Vec::new(), sample_every }
     }
 
     /// Fills `batch` with the rows of some more objects. Returns `false` when none were left.
     ///
     /// A large object goes in steps, with its lock let go in between: clients wait for a step at most.
+    /// `clock` gives a reading that is above the stamps of all ops applied so far.
     ///
     /// # Errors
     /// [`StoreError`] for a row that cannot be.
-    pub fn fill_batch(&self, round: &mut Round, batch: &mut Batch) -> Result<bool, StoreError> {
+    pub fn fill_batch(
+        &self,
+        round: &mut Round,
+        batch: &mut Batch,
+        clock: &dyn Fn() -> Hlc,
+    ) -> Result<bool, StoreError> {
         batch.clear();
         let mut value = Vec::new();
         while let Some(hash) = round.hashes.get(round.next).copied() {
@@ -91,7 +103,10 @@ impl Keyspace {
                 // would be found again and again.
                 while let Some(entry) = locked.dirty_entry(hash) {
                     self.dirty.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
-                    round.take_head(entry, &mut value, batch)?;
+                    if round.next.is_multiple_of(round.sample_every) {
+                        self.recent.lock().note(entry.database(), entry.key());
+                    }
+                    round.take_head(entry, &mut value, batch, clock)?;
                     if !take_elements(entry, &mut value, batch)? {
                         round.open.push((entry.database(), entry.key().into()));
                     }
@@ -127,7 +142,9 @@ impl Round {
         entry: &mut Entry,
         value: &mut Vec<u8>,
         batch: &mut Batch,
+        clock: &dyn Fn() -> Hlc,
     ) -> Result<(), StoreError> {
+        take_reminders(entry, batch, clock)?;
         let head = entry.begin_taking();
         let (database, vacant) = (entry.database(), entry.object().is_vacant());
         let shown = entry.object().facet().is_some();
@@ -162,6 +179,29 @@ impl Round {
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
+}
+
+/// The rows by which the [reaper](super::reap) finds the object: under its deadline, and under its key with
+/// a time after its last change, if it holds sums that nothing shows.
+fn take_reminders(entry: &mut Entry, batch: &mut Batch, clock: &dyn Fn() -> Hlc) -> Result<(), StoreError> {
+    let (due, before) = (entry.object().deadline_ms(), entry.stored_due());
+    if due != before {
+        if let Some(at_ms) = before {
+            batch.delete(&row::due_key(at_ms, entry.database(), entry.key()))?;
+        }
+        if let Some(at_ms) = due {
+            batch.put(&row::due_key(at_ms, entry.database(), entry.key()), &[])?;
+        }
+        entry.set_stored_due(due);
+    }
+    let sums = entry.only_remembers();
+    if sums {
+        batch.put(&row::sums_key(entry.database(), entry.key()), &clock().0.to_be_bytes())?;
+    } else if entry.has_stored_sums() {
+        batch.delete(&row::sums_key(entry.database(), entry.key()))?;
+    }
+    entry.set_stored_sums(sums);
+    Ok(())
 }
 
 /// Takes some of the elements out that are to leave. Returns whether those were all.

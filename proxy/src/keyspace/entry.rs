@@ -21,6 +21,9 @@ const STORED: u8 = 4;
 /// The head row in the store counts among the keys shown.
 const STORED_SHOWN: u8 = 8;
 
+/// There is a row in the store that says that it holds sums that nothing shows.
+const STORED_SUMS: u8 = 16;
+
 /// Keys of up to so many bytes lie in the entry itself.
 const KEY_INLINE: usize = 24;
 
@@ -34,6 +37,8 @@ pub struct Entry {
     hash: u64,
     /// The log position of the last op that changed it.
     pub(super) changed: u64,
+    /// One past the deadline that the store has a row for; zero for none.
+    stored_due: u64,
     /// Elements whose rows in the store are behind.
     marks: Option<Box<Marks>>,
     /// When it was last used, on the keyspace's clock.
@@ -51,6 +56,7 @@ impl Entry {
             object: Object::default(),
             hash: key.hash,
             changed: 0,
+            stored_due: 0,
             marks: None,
             used: AtomicU32::new(0),
             generation,
@@ -162,6 +168,30 @@ impl Entry {
 
     pub(super) fn is_stored_shown(&self) -> bool {
         self.flags & STORED_SHOWN != 0
+    }
+
+    /// The deadline that the store has a row for.
+    pub(super) fn stored_due(&self) -> Option<u64> {
+        self.stored_due.checked_sub(1)
+    }
+
+    pub(super) fn set_stored_due(&mut self, at_ms: Option<u64>) {
+        self.stored_due = at_ms.map_or(0, |at_ms| at_ms.saturating_add(1));
+    }
+
+    /// Whether it holds what nothing shows: sums of counters, or a deadline alone.
+    pub(super) fn only_remembers(&self) -> bool {
+        let object = &self.object;
+        object.remembers() || (object.expiry().is_some() && object.facet().is_none())
+    }
+
+    /// Whether the store has a row that says that it holds sums that nothing shows.
+    pub(super) fn has_stored_sums(&self) -> bool {
+        self.flags & STORED_SUMS != 0
+    }
+
+    pub(super) fn set_stored_sums(&mut self, stored: bool) {
+        self.flags = (self.flags & !STORED_SUMS) | if stored { STORED_SUMS } else { 0 };
     }
 
     pub(super) fn set_stored(&mut self, stored: bool, shown: bool) {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use dashmap::{RwLockWriteGuard, SharedValue};
-use meridian_conflict::clock::VersionVector;
+use meridian_conflict::clock::{Origin, VersionVector};
 use meridian_conflict::crdt::TablePlace;
 use meridian_conflict::object::{Applying, Object};
 use meridian_conflict::op::{Change, Effect, ElementBaseline, Facet, MalformedBody};
@@ -202,6 +202,8 @@ impl<'k> Locked<'k> {
         entry.touch(self.keyspace.clock());
         let shown = entry.object.facet().is_some();
         entry.set_stored(true, shown);
+        entry.set_stored_due(entry.object.deadline_ms());
+        entry.set_stored_sums(entry.only_remembers());
         let bytes = entry.footprint();
         let Some(table) = self.table_mut(key.shard()) else { return };
         table
@@ -371,6 +373,26 @@ impl<'k> Locked<'k> {
         applied
     }
 
+    /// Says where conflicts were met that the key's state has settled.
+    pub(super) fn place(&self, key: &KeyRef<'_>, conflicts: Vec<Conflict>) -> Vec<PlacedConflict> {
+        let entry = self.entry(key);
+        entry.map(|entry| placed(self.keyspace, entry, conflicts).collect()).unwrap_or_default()
+    }
+
+    /// Drops sums of the key that nothing shows, but for those of origins that are `kept`. No reader sees
+    /// anything of it. Returns whether there were any.
+    pub(super) fn reclaim(&mut self, key: &KeyRef<'_>, kept: impl Fn(Origin) -> bool) -> bool {
+        let reclaimable = |entry: &Entry| entry.object().can_reclaim(&kept);
+        if !self.entry(key).is_some_and(reclaimable) {
+            return false;
+        }
+        let (keyspace, mut applied) = (self.keyspace, Applied::default());
+        if let Some(entry) = self.entry_to_write(key) {
+            change_entry(keyspace, entry, 0, &mut applied, |object, tracker| object.reclaim(kept, tracker));
+        }
+        true
+    }
+
     fn change(
         &mut self,
         key: &KeyRef<'_>,
@@ -416,12 +438,20 @@ fn change_entry(
         keyspace.count_shown(entry.database(), if shown_now { 1 } else { -1 });
     }
     applied.changes += changes;
-    applied.conflicts.extend(conflicts.into_iter().map(|conflict| PlacedConflict {
+    applied.conflicts.extend(placed(keyspace, entry, conflicts));
+}
+
+fn placed(
+    keyspace: &Keyspace,
+    entry: &Entry,
+    conflicts: Vec<Conflict>,
+) -> impl Iterator<Item = PlacedConflict> {
+    conflicts.into_iter().map(|conflict| PlacedConflict {
         database: entry.database(),
         key: entry.key().into(),
         evidence: evidence_of(keyspace, &entry.object, &conflict),
         conflict,
-    }));
+    })
 }
 
 /// The values of a conflict, right after it was met. Nothing is copied unless the inbox has room for it.

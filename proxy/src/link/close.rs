@@ -82,6 +82,23 @@ reasons! {
     Unneeded = 19, "the link is not needed any more";
 }
 
+impl CloseReason {
+    /// Whether it is about who the other side is or what it speaks: dialling again does not help until somebody
+    /// has changed something.
+    pub fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Self::WrongCluster
+                | Self::WrongRegion
+                | Self::UnknownRegion
+                | Self::BadCertificate
+                | Self::VersionMismatch
+                | Self::IncarnationConflict
+                | Self::Fenced
+        )
+    }
+}
+
 impl PeerConnection {
     /// Ends the connection. `detail` is for the peer's log: no data of users, and cut at 256 bytes.
     pub fn close(&self, reason: CloseReason, detail: &str) {

@@ -6,6 +6,9 @@ use zstd::zstd_safe::get_frame_content_size;
 /// Payloads below this are stored.
 pub const COMPRESS_FROM_BYTES: usize = 16 << 10;
 
+/// Payloads from here on are packed and unpacked beside the runtime's threads, which have heartbeats to send.
+const BESIDE_FROM_BYTES: u64 = 1 << 20;
+
 const LEVEL: i32 = 1;
 
 /// How a payload travels. The byte is part of the frame format.
@@ -53,6 +56,9 @@ pub enum CompressError {
     /// Not one whole zstd frame with the size of its content.
     #[error("not a zstd frame with a declared size")]
     Malformed,
+    /// The runtime is shutting down.
+    #[error("the runtime is shutting down")]
+    Ended,
     /// zstd could not set up a context.
     #[error("zstd: {0}")]
     Context(#[from] std::io::Error),
@@ -73,6 +79,22 @@ impl Compressor {
     /// A compressor of its own for each sender.
     pub fn new() -> Result<Self, CompressError> {
         Ok(Self { zstd: zstd::bulk::Compressor::new(LEVEL)? })
+    }
+
+    /// [`Compressor::compress`], large payloads on a thread that may block.
+    ///
+    /// # Errors
+    /// [`CompressError::Ended`].
+    pub async fn compress_beside(mut self, payload: Bytes) -> Result<(Self, Packing, Bytes), CompressError> {
+        if (payload.len() as u64) < BESIDE_FROM_BYTES {
+            let (packing, packed) = self.compress(payload);
+            return Ok((self, packing, packed));
+        }
+        let packing = tokio::task::spawn_blocking(move || {
+            let (packing, packed) = self.compress(payload);
+            (self, packing, packed)
+        });
+        packing.await.map_err(|_| CompressError::Ended)
     }
 
     /// The smaller of payload and compressed payload. Storing shares the payload's memory.
@@ -106,6 +128,27 @@ impl Decompressor {
         Ok(Self { zstd: zstd::bulk::Decompressor::new()? })
     }
 
+    /// [`Decompressor::decompress`], large payloads on a thread that may block.
+    ///
+    /// # Errors
+    /// [`CompressError`].
+    pub async fn decompress_beside(
+        mut self,
+        packing: Packing,
+        bytes: Bytes,
+        limit: usize,
+    ) -> Result<(Self, Bytes), CompressError> {
+        if packing == Packing::Stored || declared(&bytes)? < BESIDE_FROM_BYTES {
+            let payload = self.decompress(packing, bytes, limit)?;
+            return Ok((self, payload));
+        }
+        let unpacking = tokio::task::spawn_blocking(move || {
+            let payload = self.decompress(packing, bytes, limit)?;
+            Ok((self, payload))
+        });
+        unpacking.await.map_err(|_| CompressError::Ended)?
+    }
+
     /// The payload, at most `limit` bytes of it: a larger one is refused by its declared size, and a frame
     /// that declares less than it holds finds no room.
     pub fn decompress(
@@ -114,13 +157,13 @@ impl Decompressor {
         bytes: Bytes,
         limit: usize,
     ) -> Result<Bytes, CompressError> {
-        let declared = match packing {
+        let size = match packing {
             Packing::Stored => bytes.len() as u64,
-            Packing::Zstd => get_frame_content_size(&bytes).ok().flatten().ok_or(CompressError::Malformed)?,
+            Packing::Zstd => declared(&bytes)?,
         };
-        let size = match usize::try_from(declared) {
+        let size = match usize::try_from(size) {
             Ok(size) if size <= limit => size,
-            _ => return Err(CompressError::TooLarge { bytes: declared, limit }),
+            _ => return Err(CompressError::TooLarge { bytes: size, limit }),
         };
         if packing == Packing::Stored {
             return Ok(bytes);
@@ -131,6 +174,11 @@ impl Decompressor {
             _ => Err(CompressError::Malformed),
         }
     }
+}
+
+/// The size of its content that a zstd frame declares.
+fn declared(bytes: &[u8]) -> Result<u64, CompressError> {
+    get_frame_content_size(bytes).ok().flatten().ok_or(CompressError::Malformed)
 }
 
 #[cfg(test)]
@@ -161,6 +209,25 @@ mod tests {
         let (packing, packed) = compressor.compress(repeated.clone());
         assert!(packing == Packing::Zstd && packed.len() < repeated.len() / 20);
         assert_eq!(decompressor.decompress(packing, packed, LIMIT).unwrap(), repeated);
+    }
+
+    #[tokio::test]
+    async fn q2_large_payloads_are_packed_and_unpacked_beside_the_runtime() {
+        let (compressor, decompressor) = both();
+        for bytes in [COMPRESS_FROM_BYTES, 3 << 20] {
+            let (mut compressor, mut decompressor) = both();
+            let payload = Bytes::from(vec![7; bytes]);
+            let expected = compressor.compress(payload.clone());
+            let (_, packing, packed) = compressor.compress_beside(payload.clone()).await.unwrap();
+            assert_eq!((packing, packed.clone()), expected);
+            assert_eq!(decompressor.decompress(packing, packed.clone(), bytes).unwrap(), payload);
+            let (_, unpacked) = decompressor.decompress_beside(packing, packed, bytes).await.unwrap();
+            assert_eq!(unpacked, payload);
+        }
+        let (_, packing, packed) = compressor.compress_beside(noise(2 << 20)).await.unwrap();
+        assert_eq!(packing, Packing::Stored);
+        let over = decompressor.decompress_beside(packing, packed, LIMIT).await;
+        assert!(matches!(over, Err(CompressError::TooLarge { bytes: 2_097_152, .. })));
     }
 
     #[test]

@@ -124,6 +124,20 @@ pub async fn write_frame(stream: &mut SendStream, payload: Bytes, limit: usize) 
     Ok(())
 }
 
+/// Writes one frame whose payload is `mark` and `rest`, without copying `rest`. Not safe to cancel either.
+pub async fn write_marked_frame(
+    stream: &mut SendStream,
+    mark: u8,
+    rest: Bytes,
+    limit: usize,
+) -> Result<(), FrameError> {
+    let mut head = BytesMut::with_capacity(FRAME_HEADER_BYTES + 1);
+    head.put_slice(&header(rest.len().saturating_add(1), limit)?);
+    head.put_u8(mark);
+    stream.write_all_chunks(&mut [head.freeze(), rest]).await?;
+    Ok(())
+}
+
 fn header(bytes: usize, limit: usize) -> Result<[u8; FRAME_HEADER_BYTES], FrameError> {
     match u32::try_from(bytes) {
         Ok(length) if bytes <= limit => Ok(length.to_le_bytes()),

@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     thread::Thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -234,6 +235,14 @@ impl<M: Mark> Shared<M> {
         let (from, to) = if full { (OK, FULL) } else { (FULL, OK) };
         // Failed and closed are final.
         let _ = self.health.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Counts a flush that took this long.
+    pub(super) fn count_flush(&self, took: Duration) {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        if let Some(hook) = &self.settings.on_flush {
+            hook(took);
+        }
     }
 
     /// Nothing will be written any more: with `error`, or in order. The first reason stays.

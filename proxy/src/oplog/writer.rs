@@ -12,9 +12,11 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::{
     Batch, Disk, Log, LogError, LogFile, Lsn, Mark, Opened, SegmentInfo, Sync,
+    flusher::{Flush, Flusher},
     frame::{self, SEAL, Seal},
     log::Shared,
     progress::Progress,
@@ -45,9 +47,9 @@ pub(super) enum Fault {
 }
 
 fn write_fault(action: &'static str) -> impl FnOnce(io::Error) -> Fault {
-    move |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::Full,
-        _ => Fault::Fatal(LogError::Failed { action, source: Arc::new(source) }),
+    move |source| match is_full(&source) {
+        true => Fault::Full,
+        false => Fault::Fatal(LogError::Failed { action, source: Arc::new(source) }),
     }
 }
 
@@ -55,6 +57,12 @@ fn write_fault(action: &'static str) -> impl FnOnce(io::Error) -> Fault {
 fn flush_fault(action: &'static str) -> impl FnOnce(io::Error) -> Fault {
     move |source| Fault::Fatal(LogError::Failed { action, source: Arc::new(source) })
 }
+
+/// How long writes may stay without a flush under [`Sync::EverySecond`].
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Room for records in the least segment a log starts with.
+const LEAST_DATA_BYTES: u64 = 4096;
 
 /// The segment being written.
 struct Active {
@@ -69,8 +77,12 @@ pub struct LogWriter<M: Mark> {
     spare: Option<Arc<dyn LogFile>>,
     end: Lsn,
     mark: M,
-    /// Since when there is something to flush.
+    /// Since when there is something that no flush covers, not even one that runs.
     dirty: Option<Instant>,
+    /// Who asked for a flush that has not begun.
+    asked: Vec<oneshot::Sender<()>>,
+    /// Flushes while this thread writes, unless every write waits for its flush anyway.
+    flusher: Option<Flusher<M>>,
     /// How often somebody had begun to wait for a write, and when that was found to have risen.
     awaited: (u64, Instant),
 }
@@ -85,9 +97,10 @@ impl<M: Mark> LogWriter<M> {
     pub(super) fn start(opened: Opened, mark: M) -> Result<(Log<M>, Self), LogError> {
         let Opened { segments, settings, start, base } = opened;
         let previous_end = segments.last_end().unwrap_or(base);
-        let (spare, encoded) = (spare_file(&*segments.disk, settings.segment_bytes), mark.encode());
-        let spare = spare.map_err(LogError::io("allocate a segment"))?;
-        let bytes = settings.segment_bytes;
+        let encoded = mark.encode();
+        let least = segment::header_len(encoded.len())? as u64 + LEAST_DATA_BYTES;
+        let (spare, bytes) = spare_that_fits(&*segments.disk, settings.segment_bytes, least)
+            .map_err(LogError::io("allocate a segment"))?;
         let active = begin(&*segments.disk, spare, start, previous_end, &encoded, bytes).map_err(
             |fault| match fault {
                 Fault::Full => LogError::Full,
@@ -116,13 +129,26 @@ impl<M: Mark> LogWriter<M> {
         let log = Log { shared: Arc::clone(&shared) };
         Ok((
             log,
-            Self { shared, active, spare: None, end: start, mark, dirty: None, awaited: (0, Instant::now()) },
+            Self {
+                shared,
+                active,
+                spare: None,
+                end: start,
+                mark,
+                dirty: None,
+                asked: Vec::new(),
+                flusher: None,
+                awaited: (0, Instant::now()),
+            },
         ))
     }
 
-    /// Starts the thread.
-    pub fn spawn(self, source: impl Source<M>) -> Result<WriterThread<M>, LogError> {
+    /// Starts the thread, and the flusher's if there is to be one.
+    pub fn spawn(mut self, source: impl Source<M>) -> Result<WriterThread<M>, LogError> {
         let shared = Arc::clone(&self.shared);
+        if shared.settings.sync != Sync::Always {
+            self.flusher = Some(Flusher::spawn(Arc::clone(&shared))?);
+        }
         let thread = std::thread::Builder::new()
             .name("oplog-writer".to_owned())
             .spawn(move || self.run(source))
@@ -155,15 +181,42 @@ impl<M: Mark> LogWriter<M> {
         if self.dirty.is_none() {
             return Ok(());
         }
-        let started = Instant::now();
-        self.active.file.sync_data().map_err(flush_fault("flush records"))?;
-        self.shared.flushes.fetch_add(1, Ordering::Relaxed);
-        if let Some(hook) = &self.shared.settings.on_flush {
-            hook(started.elapsed());
-        }
+        self.flush_from_here().run(&self.shared).map_err(Fault::Fatal)
+    }
+
+    /// The flush that covers everything written so far.
+    pub(super) fn flush_from_here(&mut self) -> Flush<M> {
         self.dirty = None;
-        self.shared.durable.advance(self.end, self.mark.clone());
-        Ok(())
+        Flush {
+            file: Arc::clone(&self.active.file),
+            end: self.end,
+            mark: self.mark.clone(),
+            asked: std::mem::take(&mut self.asked),
+        }
+    }
+
+    /// Begins, makes or leaves for later the flush that is due.
+    fn flush_if_due(&mut self) -> Result<(), LogError> {
+        if self.flusher.as_ref().is_some_and(Flusher::busy) {
+            // Its end wakes this thread.
+            return Ok(());
+        }
+        self.check()?;
+        if self.dirty.is_none() {
+            for asked in self.asked.drain(..) {
+                // Whoever asked may have given up.
+                let _ = asked.send(());
+            }
+            return Ok(());
+        }
+        if !self.flush_due() {
+            return Ok(());
+        }
+        let flush = self.flush_from_here();
+        match &self.flusher {
+            Some(flusher) => flusher.begin(flush),
+            None => flush.run(&self.shared),
+        }
     }
 
     /// Ends the segment if `len` more bytes do not fit.
@@ -183,10 +236,11 @@ impl<M: Mark> LogWriter<M> {
         let (disk, settings) = (&*shared.segments.disk, &shared.settings);
         let mark = self.mark.encode();
         let header = segment::header_len(mark.len()).map_err(Fault::Fatal)?;
-        let bytes = settings.segment_bytes.max(need.saturating_add(header as u64));
-        let spare = match self.spare.take().filter(|_| bytes == settings.segment_bytes) {
-            Some(spare) => spare,
-            None => spare_file(disk, bytes).map_err(write_fault("allocate a segment"))?,
+        let least = need.saturating_add(header as u64);
+        let bytes = settings.segment_bytes.max(least);
+        let (spare, bytes) = match self.spare.take().filter(|_| bytes == settings.segment_bytes) {
+            Some(spare) => (spare, bytes),
+            None => spare_that_fits(disk, bytes, least).map_err(write_fault("allocate a segment"))?,
         };
         self.active = begin(disk, spare, self.end, self.end, &mark, bytes)?;
         shared.segments.index.lock().push(self.active.info.clone());
@@ -201,9 +255,18 @@ impl<M: Mark> LogWriter<M> {
         let bytes = at.saturating_add(SEAL as u64);
         file.set_len(bytes).map_err(write_fault("end a segment"))?;
         self.dirty.get_or_insert_with(Instant::now);
+        if let Some(flusher) = &self.flusher {
+            flusher.wait();
+        }
+        self.check().map_err(Fault::Fatal)?;
         self.flush()?;
         self.set_active_bytes(bytes);
         Ok(())
+    }
+
+    /// Fails if the log has ended: a flush failed on the other thread.
+    fn check(&self) -> Result<(), LogError> {
+        self.shared.failure.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
     fn set_active_bytes(&mut self, bytes: u64) {
@@ -245,19 +308,15 @@ impl<M: Mark> LogWriter<M> {
             if self.shared.aborting.load(Ordering::Acquire) {
                 return Err(LogError::Closed);
             }
+            self.check()?;
             let requests = std::mem::take(&mut *self.shared.sync_requests.lock());
             let mark = source.take(&mut batch).filter(|_| !batch.bytes.is_empty());
             let idle = mark.is_none() && requests.is_empty();
             if let Some(mark) = &mark {
                 self.until_space(|w| w.write(&mut batch, mark))?;
             }
-            if self.flush_due(!requests.is_empty()) {
-                self.until_space(Self::flush)?;
-            }
-            for request in requests {
-                // Whoever asked may have given up.
-                let _ = request.send(());
-            }
+            self.asked.extend(requests);
+            self.flush_if_due()?;
             if !idle {
                 armed = false;
                 self.shared.asleep.store(false, Ordering::SeqCst);
@@ -297,11 +356,12 @@ impl<M: Mark> LogWriter<M> {
         }
     }
 
-    fn flush_due(&self, asked: bool) -> bool {
+    fn flush_due(&self) -> bool {
+        let asked = !self.asked.is_empty();
         match (self.dirty, self.shared.settings.sync) {
             (None, _) => false,
             (Some(_), Sync::Always) => true,
-            (Some(since), Sync::EverySecond) => asked || since.elapsed() >= Duration::from_secs(1),
+            (Some(since), Sync::EverySecond) => asked || since.elapsed() >= EVERY,
             (Some(_), Sync::Never) => asked,
         }
     }
@@ -326,8 +386,8 @@ impl<M: Mark> LogWriter<M> {
 
     fn park(&self) {
         match (self.dirty, self.shared.settings.sync) {
-            (Some(since), Sync::EverySecond) => {
-                std::thread::park_timeout(Duration::from_secs(1).saturating_sub(since.elapsed()));
+            (Some(since), Sync::EverySecond) if !self.flusher.as_ref().is_some_and(Flusher::busy) => {
+                std::thread::park_timeout(EVERY.saturating_sub(since.elapsed()));
             }
             _ => std::thread::park(),
         }
@@ -340,6 +400,22 @@ impl<M: Mark> Drop for EndGuard<M> {
     fn drop(&mut self) {
         self.0.end(None);
     }
+}
+
+/// A spare file of `bytes`, or of less where the disk is nearly full: down to `least`, so that a log goes on with
+/// whatever room there is. Also returns its size.
+fn spare_that_fits(disk: &dyn Disk, bytes: u64, least: u64) -> io::Result<(Arc<dyn LogFile>, u64)> {
+    let mut size = bytes;
+    loop {
+        match spare_file(disk, size) {
+            Err(error) if is_full(&error) && size > least => size = (size / 4).max(least),
+            made => return made.map(|file| (file, size)),
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn spare_file(disk: &dyn Disk, bytes: u64) -> io::Result<Arc<dyn LogFile>> {

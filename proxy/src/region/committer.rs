@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use meridian_conflict::clock::VersionVector;
+use meridian_conflict::clock::{Hlc, VersionVector};
 use meridian_topology::sequence::Position;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot};
 
 use super::Log;
+use super::reaper::{Reaper, Settled};
+use super::seeding::Seeding;
 use crate::keyspace::Keyspace;
 use crate::metrics::Metrics;
 use crate::oplog::Lsn;
@@ -27,6 +29,12 @@ const ROUND_LOG_BYTES: u64 = 256 << 20;
 
 /// How often memory, growth and retention are looked at.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How long reaping goes on at a time, and how long it then pauses.
+const REAP_SLICE: Duration = Duration::from_millis(5);
+
+/// See [`REAP_SLICE`].
+const REAP_PAUSE: Duration = Duration::from_millis(5);
 
 /// How long to wait after the store refused a batch.
 const RETRY: Duration = Duration::from_millis(500);
@@ -148,6 +156,10 @@ pub(super) struct Work {
     pub(super) relief: Arc<Notify>,
     pub(super) memory_max: u64,
     pub(super) retention: Retention,
+    pub(super) seeding: Arc<Seeding>,
+    pub(super) settled: Arc<Mutex<Settled>>,
+    /// How far ahead of this region's clock a merged object's stamps may be.
+    pub(super) max_skew_ms: u64,
 }
 
 /// How long the log is kept for peers that lack it.
@@ -243,11 +255,12 @@ impl Committer {
         let started = Instant::now();
         let mut last_round = Instant::now();
         let mut round_lsn = self.work.log.start_lsn();
+        let (mut reaper, mut reaping) = (Reaper::default(), false);
         loop {
             let (waiting, due, stop) = {
                 let mut requests = self.shared.requests.lock();
                 if requests.waiting.is_empty() && !requests.hurry && !requests.stop {
-                    self.shared.wake.wait_for(&mut requests, TICK);
+                    self.shared.wake.wait_for(&mut requests, if reaping { REAP_PAUSE } else { TICK });
                 }
                 let hurry = std::mem::take(&mut requests.hurry);
                 (std::mem::take(&mut requests.waiting), hurry, requests.stop)
@@ -278,7 +291,25 @@ impl Committer {
             if stop {
                 return;
             }
+            reaping = self.reap(&mut reaper);
         }
+    }
+
+    /// Lets go of what only remembers, for a while. Returns whether there is more.
+    fn reap(&self, reaper: &mut Reaper) -> bool {
+        let until = Instant::now() + REAP_SLICE;
+        while reaper.step(&self.work) {
+            if Instant::now() >= until {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Above all stamps that any object can hold now.
+    fn clock(&self) -> Hlc {
+        let merged = Hlc::from_ms(super::wall_now().0.saturating_add(self.work.max_skew_ms));
+        self.work.sequencer.progress().1.max(merged)
     }
 
     /// One round. `Err(true)` when the region stopped meanwhile.
@@ -288,7 +319,7 @@ impl Committer {
         let counts = self.retry(stopping, || work.keyspace.stored_counts())?;
         let mut round = work.keyspace.begin_round(counts);
         loop {
-            let more = match work.keyspace.fill_batch(&mut round, batch) {
+            let more = match work.keyspace.fill_batch(&mut round, batch, &|| self.clock()) {
                 Ok(more) => more,
                 Err(error) => {
                     // Only an impossible row gets here; it would come again and again.

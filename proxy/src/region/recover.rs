@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::Region;
+use super::clock::ClockFile;
 use super::committer::{self, Retention, Stored, Work};
 use super::foreign;
 use super::identity::Identity;
@@ -140,6 +141,7 @@ impl Region {
         keyspace.restore_counts()?;
         let (mut ops, replayed) = replay(&opened, &keyspace, stored)?;
         ops.reincarnate(identity.origin());
+        ops.merge_clock(ClockFile::of(&directory).load().context("cannot read the clock")?);
 
         let (inbox, inbox_thread) = Inbox::open(Arc::clone(&store), &settings.inbox, Arc::clone(&metrics))?;
         let inbox = Arc::new(inbox);
@@ -152,6 +154,8 @@ impl Region {
         let source = Arc::clone(&sequencer);
         let writer = writer.spawn(move |batch: &mut oplog::Batch| source.take(batch))?;
         let relief = Arc::new(Notify::new());
+        let seeding = Arc::new(Seeding::load(&directory)?);
+        let settled = Arc::default();
         let work = Work {
             keyspace: Arc::clone(&keyspace),
             sequencer: Arc::clone(&sequencer),
@@ -159,11 +163,13 @@ impl Region {
             metrics: Arc::clone(&metrics),
             relief: Arc::clone(&relief),
             memory_max: settings.store.memory_max,
+            seeding: Arc::clone(&seeding),
+            settled: Arc::clone(&settled),
+            max_skew_ms: u64::try_from(settings.clock.max_skew.as_millis()).unwrap_or(u64::MAX),
             retention: Retention { time: settings.log.retention, max_bytes: settings.log.retention_max },
         };
         let (handle, committer) = committer::Handle::spawn(work, committed)?;
         let alone = settings.topology.graph.neighbours(&settings.region).is_empty();
-        let seeding = Seeding::load(&directory)?;
         if seeding.is_loading() {
             tracing::warn!("another region's state was being taken over; no clients until it is");
         }
@@ -191,8 +197,10 @@ impl Region {
             recovered: Report { replayed, new_incarnation, took_ms },
             confirmed,
             seeding,
+            settled,
             clients: Arc::default(),
             progress: Notify::new(),
+            entropy: Default::default(),
             elsewhere: Mutex::default(),
         });
         Ok((region, Threads { writer, committer, handle, inbox, inbox_thread }))

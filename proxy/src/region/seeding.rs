@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use meridian_conflict::clock::{RegionId, VersionVector, covers_all};
 use meridian_topology::seed::Cursor;
 use meridian_topology::sequence::Position;
@@ -73,14 +73,19 @@ pub struct Seeding {
 }
 
 impl Seeding {
-    /// What the data directory remembers. A file that cannot be read as one means: begin anew.
+    /// What the data directory remembers. A file that is damaged means: begin anew.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the file cannot be read, or another version of the program wrote it.
     pub fn load(directory: &Path) -> anyhow::Result<Self> {
         let path = directory.join(FILE);
         let stage = match fs::read(&path) {
-            Ok(bytes) => Some(decode(&bytes).unwrap_or_else(anew)),
+            Ok(bytes) => match row::open(&bytes).ok().and_then(<[u8]>::first) {
+                Some(version) if *version != VERSION => {
+                    bail!("{} has version {version}, this program knows {VERSION}", path.display())
+                }
+                _ => Some(decode(&bytes).unwrap_or_else(anew)),
+            },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
@@ -235,5 +240,9 @@ mod tests {
         fs::write(directory.path().join(FILE), b"not one").unwrap();
         let seeding = Seeding::load(directory.path()).unwrap();
         assert!(matches!(seeding.stage(), Some(Stage::Merging { begin: None, .. })));
+        // J5: what a newer version has begun is not begun anew by an older one.
+        fs::write(directory.path().join(FILE), row::seal(&[VERSION + 1, 7])).unwrap();
+        let refused = Seeding::load(directory.path()).unwrap_err().to_string();
+        assert!(refused.ends_with("has version 2, this program knows 1"), "{refused}");
     }
 }

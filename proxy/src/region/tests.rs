@@ -6,9 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId};
 use meridian_conflict::op::{BodyBuilder, Effect, ElementBaseline, Facet, Header, Op};
+use meridian_topology::time::WallMs;
 use tempfile::TempDir;
 
 use super::Region;
+use super::clock::ClockFile;
+use super::reaper::Settled;
 use super::recover::Threads;
 use crate::command::execute::{Scratch, run};
 use crate::command::find;
@@ -295,7 +298,7 @@ fn a_flush_sees_keys_that_a_commit_has_taken_and_not_written_yet() {
         ask(&region, "SADD s m");
         let (keyspace, mut batch) = (region.keyspace(), Batch::new());
         let mut round = keyspace.begin_round(keyspace.stored_counts().unwrap());
-        while step > 0 && keyspace.fill_batch(&mut round, &mut batch).unwrap() {
+        while step > 0 && keyspace.fill_batch(&mut round, &mut batch, &Hlc::default).unwrap() {
             if step > 1 {
                 keyspace.store().commit(&batch).unwrap();
             }
@@ -306,4 +309,69 @@ fn a_flush_sees_keys_that_a_commit_has_taken_and_not_written_yet() {
         assert_eq!(ask(&region, "DBSIZE"), Value::Int(0), "step {step}");
         threads.stop().unwrap();
     }
+}
+
+#[tokio::test]
+async fn d3_what_only_remembers_leaves_the_store_and_no_row_finds_it_any_more() {
+    let directory = TempDir::new().unwrap();
+    let (region, threads) = open(directory.path(), "never", "");
+    for line in ["INCRBY n 1", "HINCRBY h f 1", "ZINCRBY z 1 m", "HSET stays f v", "HINCRBY stays n 1"] {
+        ask(&region, line);
+    }
+    for line in
+        ["DEL n", "HDEL h f", "ZREM z m", "HDEL stays n", "SET s v PX 1", "SADD set m", "PEXPIRE set 1"]
+    {
+        ask(&region, line);
+    }
+    // The deadline of a key that is written again and again has one row.
+    for n in 0..3 {
+        ask(&region, &format!("SET hot v PXAT {}", region.wall().0 + 1_000_000 + n));
+        region.commit_all().await.unwrap();
+    }
+    let rows = || {
+        let mut rows = Vec::new();
+        let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+        let mut visit = |key: &[u8], _: &[u8]| {
+            rows.push(char::from(key[0]));
+            std::ops::ControlFlow::Continue(())
+        };
+        region.keyspace().store().scan(all, usize::MAX, &mut visit).unwrap();
+        rows.into_iter().collect::<String>()
+    };
+    assert_eq!(rows().matches('s').count(), 4, "{}", rows());
+    assert_eq!(rows().matches('d').count(), 3, "{}", rows());
+    region.set_settled(Settled { alone: true, ..Settled::default() });
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    // A due row, an element, the counts, and two heads.
+    while rows() != "demoo" {
+        assert!(std::time::Instant::now() < deadline, "{}", rows());
+        region.commit_all().await.unwrap();
+    }
+    assert_eq!(ask(&region, "DBSIZE"), Value::Int(2));
+    assert_eq!(ask(&region, "HGET stays f"), bulk("v"));
+    assert_eq!(ask(&region, "INCR n"), Value::Int(1));
+    threads.stop().unwrap();
+}
+
+#[tokio::test]
+async fn k3_stamps_rise_over_a_crash_under_everysec_though_the_clock_steps_back() {
+    let directory = TempDir::new().unwrap();
+    let (region, threads) = open(directory.path(), "everysec", "");
+    let hour = WallMs(region.wall().0 + 3_600_000);
+    // What was told while nobody wrote is kept in a file, what ops were stamped with in the log.
+    let told = region.sequencer().progress_at(hour).1;
+    ClockFile::of(&region.settings().data_dir).store(told).unwrap();
+    threads.crash();
+    drop(region);
+    let (region, threads) = open(directory.path(), "everysec", "");
+    ask(&region, "SET k v");
+    let stamped = region.sequencer().progress().1;
+    assert!(stamped > told);
+    region.log().sync_now().await.unwrap();
+    threads.crash();
+    drop(region);
+    let (region, threads) = open(directory.path(), "everysec", "");
+    ask(&region, "SET k w");
+    assert!(region.sequencer().progress().1 > stamped);
+    threads.stop().unwrap();
 }

@@ -22,6 +22,7 @@ pub(super) struct Dials {
     allowed: AllowedRegions,
     events: mpsc::Sender<Event>,
     peers: Peers,
+    room: peer::Room,
     dialling: BTreeMap<RegionId, AbortHandle>,
     tasks: Vec<AbortHandle>,
 }
@@ -47,7 +48,9 @@ impl Dials {
         let peers = Peers::default();
         let accepting = accept(Arc::clone(region.metrics()), Arc::clone(&endpoint), Arc::clone(&peers));
         let tasks = vec![tokio::spawn(accepting).abort_handle()];
-        let mut dials = Self { region, endpoint, allowed, events, peers, dialling: BTreeMap::new(), tasks };
+        let room = peer::Room::new(frame_limit(region.settings()));
+        let dialling = BTreeMap::new();
+        let mut dials = Self { region, endpoint, allowed, events, peers, room, dialling, tasks };
         let membership = dials.region.membership();
         dials.set_members(&membership);
         dials
@@ -89,6 +92,7 @@ impl Dials {
             events: self.events.clone(),
             region: Arc::clone(&self.region),
             frame_limit: frame_limit(self.region.settings()),
+            room: self.room.clone(),
             received: bytes.with_label_values(&[name, "received", "ops"]),
             received_control: bytes.with_label_values(&[name, "received", "control"]),
             sent_control: bytes.with_label_values(&[name, "sent", "control"]),
@@ -139,8 +143,7 @@ async fn accept(metrics: Arc<crate::metrics::Metrics>, endpoint: Arc<Endpoint>, 
                 tokio::spawn(peer::run(connection, id, context, false));
             }
             Err(refused) => {
-                let reason = format!("{:?}", refused.refusal.close_reason());
-                metrics.link_refusals.with_label_values(&[&reason]).inc();
+                metrics.refused_link(refused.refusal.close_reason());
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod house;
 mod reseed;
+mod settling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,11 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use meridian_conflict::clock::{Origin, RegionId, VersionVector};
 use meridian_conflict::op::Op;
-use meridian_topology::frame::batch::BatchDecoder;
-use meridian_topology::frame::{Control, GoodbyeReason, Refusal};
+use meridian_topology::frame::{Control, GoodbyeReason, Protocol, Refusal};
 use meridian_topology::replica::{self, CloseReason as ReplicaClose, Effect, Notice, Replica};
 use meridian_topology::route::Reroute;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::apply::Applier;
@@ -31,8 +31,9 @@ use crate::region::membership::Membership;
 use crate::region::retired;
 use crate::service::LinkStates;
 use reseed::Reseed;
+use settling::KeptClock;
 
-/// Events that wait: batches of at most a frame each, so this bounds memory too.
+/// Events that wait; see [`Room`](super::peer::Room) for the memory of batches.
 const EVENTS: usize = 64;
 
 /// How long a start waits for all neighbours to confirm the incarnation before it takes a new one.
@@ -62,7 +63,14 @@ pub(super) enum Event {
     /// A control message came.
     Control { peer: RegionId, session: u64, control: Control },
     /// A batch of ops came.
-    Batch { peer: RegionId, session: u64, subscription: u64, batch: Bytes },
+    Batch {
+        peer: RegionId,
+        session: u64,
+        subscription: u64,
+        batch: Bytes,
+        /// Given back when the batch has been taken in.
+        room: Option<OwnedSemaphorePermit>,
+    },
     /// A peer could not be reached, or why its connection ended.
     Trouble { peer: RegionId, error: String },
     /// The log is durable further.
@@ -95,6 +103,7 @@ pub(super) struct Hub {
     reseed: Reseed,
     /// Of what the region was last told is durable elsewhere.
     stability_told: u64,
+    clock: KeptClock,
 }
 
 /// Runs the links of a region until it drains.
@@ -130,7 +139,9 @@ pub(super) async fn run(
             () = timer => hub.replica.handle_timeout(region.mono(), region.wall()),
             _ = housekeeping.tick() => {
                 hub.keep_house();
+                hub.tell_settled();
                 hub.consider_reseeding();
+                hub.give_up_what_is_lost().await;
             }
             // The sender lives as long as the region.
             Ok(()) = membership.changed() => {
@@ -175,8 +186,7 @@ impl Hub {
             max_skew_ms: millis(settings.clock.max_skew),
             heal_after_ms: millis(settings.topology.heal_after),
             lease_ms: millis(settings.log.retention.max(settings.topology.heal_after * LEASE_LEAST)),
-            // Nothing is reaped yet, so what a fenced region brings cannot be misread.
-            reaping: false,
+            young_ms: settling::young_ms(settings.log.sync),
             pending_bytes_max: usize::try_from(settings.limits.pending_max).unwrap_or(usize::MAX),
             ..replica::Settings::new(&settings.cluster, &settings.region, boot)
         };
@@ -207,6 +217,7 @@ impl Hub {
             reroutes: BTreeMap::new(),
             reseed: Reseed::new(events),
             stability_told: 0,
+            clock: KeptClock::of(&region),
             region,
         }
     }
@@ -257,8 +268,7 @@ impl Hub {
 
     async fn handle(&mut self, event: Event) {
         let (now, wall) = (self.region.mono(), self.region.wall());
-        let (sequence, hlc) = self.region.sequencer().progress();
-        self.replica.handle_local(sequence, hlc);
+        self.tell_progress();
         match event {
             Event::Connected { peer, wire, .. } if self.is_surplus(peer, &wire) => {
                 let reason = CloseReason::Replaced;
@@ -286,9 +296,10 @@ impl Hub {
             }
             // It comes again: subscriptions are taken up anew afterwards.
             Event::Batch { .. } if self.reseed.is_running() => {}
-            Event::Batch { peer, session, subscription, batch } => {
+            Event::Batch { peer, session, subscription, batch, room } => {
                 self.wait_for_log().await;
                 self.batch(peer, session, subscription, &batch).await;
+                drop(room);
             }
             Event::Trouble { peer, error } => self.trouble(peer, error),
             Event::Durable(vector) => {
@@ -337,7 +348,8 @@ impl Hub {
 
     async fn batch(&mut self, peer: RegionId, session: u64, subscription: u64, batch: &Bytes) {
         let (now, wall) = (self.region.mono(), self.region.wall());
-        let ops = match BatchDecoder::new(batch) {
+        let protocol = self.replica.protocol(peer).unwrap_or(Protocol::GREETING);
+        let ops = match protocol.batch(batch) {
             Ok(decoder) => decoder.collect::<Result<Vec<_>, _>>(),
             Err(error) => Err(error),
         };
@@ -429,7 +441,11 @@ impl Hub {
             Effect::CloseLink { peer, session, reason } => {
                 tracing::info!(peer = self.name(peer), %reason, "closing a link");
                 self.trouble(peer, reason.to_string());
-                self.close(peer, session, close_reason(reason), &reason.to_string()).await;
+                let code = close_reason(reason);
+                if code.is_refusal() {
+                    self.region.metrics().refused_link(code);
+                }
+                self.close(peer, session, code, &reason.to_string()).await;
             }
             Effect::Dial { peer } => self.dials.dial(peer),
             Effect::Undial { peer } => self.dials.undial(peer),
@@ -457,13 +473,15 @@ impl Hub {
         if *current != session {
             return;
         }
+        let Some(protocol) = self.replica.protocol(peer) else { return };
         let (region, connection) = (Arc::clone(&self.region), wire.connection.clone());
         let name = self.name(peer);
         let sent = region.metrics().link_bytes.with_label_values(&[&name, "sent", "ops"]);
         let unsent = region.metrics().unacked_bytes.with_label_values(&[&name]);
         let task = tokio::spawn(async move {
             let closing = connection.clone();
-            if let Err(error) = outgoing::send(region, connection, subscription, feed, sent, unsent).await {
+            let sending = outgoing::send(region, connection, protocol, subscription, feed, sent, unsent);
+            if let Err(error) = sending.await {
                 tracing::debug!(peer = name, %error, "a feed ended");
                 // If the connection still stands, the subscriber must ask anew.
                 closing.close(
@@ -550,7 +568,7 @@ fn close_reason(reason: ReplicaClose) -> CloseReason {
         ReplicaClose::Unneeded => CloseReason::Unneeded,
         ReplicaClose::WrongCluster => CloseReason::WrongCluster,
         ReplicaClose::WrongRegion => CloseReason::WrongRegion,
-        ReplicaClose::NoCommonProtocol => CloseReason::VersionMismatch,
+        ReplicaClose::NoCommonProtocol { .. } => CloseReason::VersionMismatch,
         ReplicaClose::OwnIdentity | ReplicaClose::SecondHolder => CloseReason::IncarnationConflict,
         ReplicaClose::Protocol(_) => CloseReason::ProtocolError,
         ReplicaClose::NoHello => CloseReason::Silent,

@@ -6,14 +6,15 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use meridian_conflict::clock::covers_all;
 use meridian_topology::feed::Feed;
+use meridian_topology::frame::Protocol;
 use meridian_topology::frame::batch::BatchEncoder;
 use meridian_topology::seed::Seeded;
 use prometheus::{IntCounter, IntGauge};
 
-use super::{STREAM_VERSION, frame_limit};
+use super::frame_limit;
 use crate::config::settings::LogSync;
 use crate::link::compress::{Compressor, Packing};
-use crate::link::framing::write_frame;
+use crate::link::framing::{write_frame, write_marked_frame};
 use crate::oplog::{LogError, Lsn, TailReader, Upto};
 use crate::region::Region;
 use crate::sequencer::{AppliedMark, read_record};
@@ -52,7 +53,8 @@ struct Outgoing {
     region: Arc<Region>,
     connection: quinn::Connection,
     stream: quinn::SendStream,
-    compressor: Compressor,
+    /// Away while it packs a large batch.
+    compressor: Option<Compressor>,
     encoder: BatchEncoder,
     limit: usize,
     sent_bytes: IntCounter,
@@ -63,13 +65,14 @@ struct Outgoing {
 pub(super) async fn send(
     region: Arc<Region>,
     connection: quinn::Connection,
+    protocol: Protocol,
     subscription: u64,
     mut feed: Feed,
     sent_bytes: IntCounter,
     unsent_bytes: IntGauge,
 ) -> Result<(), FeedEnd> {
     let mut head = BytesMut::new();
-    head.put_u8(STREAM_VERSION);
+    head.put_u8(protocol.stream_form());
     head.put_u64_le(subscription);
     let limit = frame_limit(region.settings());
     let mut stream = connection.open_uni().await?;
@@ -80,8 +83,8 @@ pub(super) async fn send(
         LogSync::Always => Upto::Durable,
         LogSync::Everysec | LogSync::Never => Upto::Written,
     };
-    let compressor = Compressor::new()?;
-    let encoder = BatchEncoder::default();
+    let compressor = Some(Compressor::new()?);
+    let encoder = protocol.batch_encoder();
     let mut out =
         Outgoing { region, connection, stream, compressor, encoder, limit, sent_bytes, unsent_bytes };
     loop {
@@ -152,15 +155,22 @@ impl Outgoing {
         self.encoder.finish(&mut batch);
         let batch = Bytes::from(batch);
         let (packing, packed) = if self.connection.rtt() >= COMPRESS_FROM_ROUND_TRIP {
-            self.compressor.compress(batch)
+            self.pack(batch).await?
         } else {
             (Packing::Stored, batch)
         };
-        let mut frame = BytesMut::with_capacity(packed.len() + 1);
-        frame.put_u8(packing.byte());
-        frame.put_slice(&packed);
-        self.sent_bytes.inc_by(frame.len() as u64);
-        write_frame(&mut self.stream, frame.freeze(), self.limit).await?;
+        self.sent_bytes.inc_by(packed.len() as u64 + 1);
+        write_marked_frame(&mut self.stream, packing.byte(), packed, self.limit).await?;
         Ok(())
+    }
+
+    async fn pack(&mut self, batch: Bytes) -> Result<(Packing, Bytes), FeedEnd> {
+        let compressor = match self.compressor.take() {
+            Some(compressor) => compressor,
+            None => Compressor::new()?,
+        };
+        let (compressor, packing, packed) = compressor.compress_beside(batch).await?;
+        self.compressor = Some(compressor);
+        Ok((packing, packed))
     }
 }

@@ -6,17 +6,18 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use meridian_conflict::clock::RegionId;
-use meridian_topology::frame::Control;
+use meridian_topology::entropy::Ask;
+use meridian_topology::frame::{Control, PROTOCOLS, Protocol};
 use prometheus::IntCounter;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::hub::Event;
-use super::{STREAM_VERSION, seed};
+use super::{entropy, seed};
 use crate::link::backoff::Backoff;
 use crate::link::close::{CloseReason, Ended};
 use crate::link::compress::{Decompressor, Packing};
@@ -30,6 +31,12 @@ const CONTROL_BYTES_MAX: usize = 1 << 20;
 /// Control messages that wait for the stream: more means a peer that does not read.
 const CONTROL_QUEUE: usize = 1024;
 
+/// Control messages go out before everything else that waits to be sent on a connection.
+const CONTROL_PRIORITY: i32 = 1;
+
+/// A takeover's rows go out behind everything else.
+const SEED_PRIORITY: i32 = -1;
+
 /// How long a peer may take to open its control stream.
 const CONTROL_WITHIN: Duration = Duration::from_secs(10);
 
@@ -41,6 +48,9 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// How long a peer that has ended its control stream may take to close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a peer that opened a stream may take to say what it wants.
+const QUESTION_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the hub tells a connection's writer.
 pub(super) enum Outbound {
@@ -59,6 +69,33 @@ pub(super) struct Wire {
     pub(super) outbound: mpsc::Sender<Outbound>,
 }
 
+/// Bounds the batches that wait for the hub, of all peers together; what finds no room stays unread, and
+/// its sender stops when the stream's window is full.
+#[derive(Clone)]
+pub(super) struct Room {
+    kibibytes: Arc<Semaphore>,
+    most: u32,
+}
+
+impl Room {
+    /// Room for this many bytes, or for one batch if that is larger.
+    pub(super) fn new(bytes: usize) -> Self {
+        let most = Self::kibibytes(bytes);
+        Self { kibibytes: Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(usize::MAX))), most }
+    }
+
+    fn kibibytes(bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX)
+    }
+
+    /// Waits until there is room. It is given back when what is returned is dropped.
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kibibytes = Self::kibibytes(bytes).min(self.most);
+        // The semaphore is never closed.
+        Arc::clone(&self.kibibytes).acquire_many_owned(kibibytes).await.ok()
+    }
+}
+
 /// What every connection of a region needs.
 #[derive(Clone)]
 pub(super) struct Context {
@@ -67,6 +104,7 @@ pub(super) struct Context {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) region: Arc<Region>,
     pub(super) frame_limit: usize,
+    pub(super) room: Room,
     pub(super) received: IntCounter,
     pub(super) received_control: IntCounter,
     pub(super) sent_control: IntCounter,
@@ -76,6 +114,29 @@ impl Context {
     /// Tells what is wrong with a link. Without a hub there is nobody left to tell.
     async fn trouble(&self, peer: RegionId, error: String) {
         let _ = self.events.send(Event::Trouble { peer, error }).await;
+    }
+}
+
+/// What a connection speaks: [`Protocol::GREETING`] until the peer's hello has settled it. Its tasks share it.
+#[derive(Clone)]
+struct Spoken(Arc<AtomicU16>);
+
+impl Spoken {
+    fn greeting() -> Self {
+        Self(Arc::new(AtomicU16::new(Protocol::GREETING.number())))
+    }
+
+    fn get(&self) -> Protocol {
+        Protocol::numbered(self.0.load(Ordering::Acquire))
+    }
+
+    /// Takes note of what has come. Without a common version the hub closes the connection.
+    fn heard(&self, control: &Control) {
+        if let Control::Hello(hello) = control
+            && let Some(common) = PROTOCOLS.common(hello.protocols)
+        {
+            self.0.store(common.number(), Ordering::Release);
+        }
     }
 }
 
@@ -172,6 +233,8 @@ pub(super) async fn run(
             return false;
         }
     };
+    // A stream that is closed already shows when it is written to.
+    let _ = send.set_priority(CONTROL_PRIORITY);
     let (outbound, queue) = mpsc::channel(CONTROL_QUEUE);
     let (told, session) = tokio::sync::oneshot::channel();
     let wire = Wire { dialled, since: Instant::now(), connection: connection.clone(), outbound };
@@ -179,10 +242,13 @@ pub(super) async fn run(
         return false;
     }
     let Ok(session) = session.await else { return false };
-    let writer = tokio::spawn(write_control(peer_connection, send, queue, context.sent_control.clone()));
-    let streams = tokio::spawn(accept_streams(connection.clone(), peer, session, context.clone()));
-    let seeds = tokio::spawn(accept_seeds(connection.clone(), peer, Arc::clone(&context.region)));
-    let (accepted, fault) = read_control(receive, peer, session, &context).await;
+    let spoken = Spoken::greeting();
+    let sent = context.sent_control.clone();
+    let writer = tokio::spawn(write_control(peer_connection, send, queue, spoken.clone(), sent));
+    let accepting = accept_streams(connection.clone(), peer, session, spoken.clone(), context.clone());
+    let streams = tokio::spawn(accepting);
+    let questions = tokio::spawn(accept_questions(connection.clone(), peer, Arc::clone(&context.region)));
+    let (accepted, fault) = read_control(receive, peer, session, &spoken, &context).await;
     let close = |why: &str| {
         connection.close(quinn::VarInt::from_u32(CloseReason::ProtocolError.code()), why.as_bytes());
     };
@@ -197,14 +263,21 @@ pub(super) async fn run(
     }
     let ended = Ended::from(&connection.closed().await);
     streams.abort();
-    seeds.abort();
+    questions.abort();
     writer.abort();
     let _ = context.events.send(Event::Disconnected { peer, session }).await;
     match fault {
         Some(fault) => context.trouble(peer, fault).await,
         // Whoever closed it on this side has told why, and that must stand.
         None if ended == Ended::Local => {}
-        None => context.trouble(peer, ended.to_string()).await,
+        None => {
+            if let Ended::ByPeer { reason, .. } = &ended
+                && reason.is_refusal()
+            {
+                context.region.metrics().refused_link(*reason);
+            }
+            context.trouble(peer, ended.to_string()).await;
+        }
     }
     accepted
 }
@@ -215,6 +288,7 @@ async fn read_control(
     receive: quinn::RecvStream,
     peer: RegionId,
     session: u64,
+    spoken: &Spoken,
     context: &Context,
 ) -> (bool, Option<String>) {
     let mut frames = FrameReader::new(receive, CONTROL_BYTES_MAX);
@@ -223,10 +297,11 @@ async fn read_control(
         match frames.next().await {
             Ok(Some(payload)) => {
                 context.received_control.inc_by(payload.len() as u64);
-                let control = match Control::decode(&payload) {
+                let control = match spoken.get().decode(&payload) {
                     Ok(control) => control,
                     Err(error) => return (accepted, Some(error.to_string())),
                 };
+                spoken.heard(&control);
                 accepted |= !matches!(control, Control::Hello(_) | Control::Goodbye { .. });
                 if context.events.send(Event::Control { peer, session, control }).await.is_err() {
                     return (accepted, None);
@@ -244,6 +319,7 @@ async fn write_control(
     peer: PeerConnection,
     mut send: quinn::SendStream,
     mut queue: mpsc::Receiver<Outbound>,
+    spoken: Spoken,
     sent: IntCounter,
 ) {
     let mut out = BytesMut::new();
@@ -255,7 +331,9 @@ async fn write_control(
             match outbound {
                 Outbound::Control(control) => {
                     payload.clear();
-                    control.encode(&mut payload);
+                    let hello = matches!(control, Control::Hello(_));
+                    let protocol = if hello { Protocol::GREETING } else { spoken.get() };
+                    protocol.encode(&control, &mut payload);
                     // Our own messages are far below the limit.
                     let _ = put_frame(&mut out, &payload, CONTROL_BYTES_MAX);
                 }
@@ -281,11 +359,19 @@ async fn write_control(
 }
 
 /// Takes op streams in. A new subscription means a new stream; the old one is reset by its sender.
-async fn accept_streams(connection: quinn::Connection, peer: RegionId, session: u64, context: Context) {
+async fn accept_streams(
+    connection: quinn::Connection,
+    peer: RegionId,
+    session: u64,
+    spoken: Spoken,
+    context: Context,
+) {
     while let Ok(stream) = connection.accept_uni().await {
         let (connection, context) = (connection.clone(), context.clone());
+        // Nobody opens one before the hellos.
+        let protocol = spoken.get();
         tokio::spawn(async move {
-            if let Err(fault) = read_ops(stream, peer, session, context).await {
+            if let Err(fault) = read_ops(stream, peer, session, protocol, context).await {
                 connection
                     .close(quinn::VarInt::from_u32(CloseReason::ProtocolError.code()), fault.as_bytes());
             }
@@ -293,14 +379,34 @@ async fn accept_streams(connection: quinn::Connection, peer: RegionId, session: 
     }
 }
 
-/// Gives this region's state to the peer whenever it asks, one time after the other.
-async fn accept_seeds(connection: quinn::Connection, peer: RegionId, region: Arc<Region>) {
+/// Answers what the peer asks on streams of its own: our state, one time after the other, or how ours
+/// compares with its own.
+async fn accept_questions(connection: quinn::Connection, peer: RegionId, region: Arc<Region>) {
+    let giving = Arc::new(Semaphore::new(1));
     while let Ok((send, receive)) = connection.accept_bi().await {
-        tracing::info!(peer = format!("{:08x}", peer.0), "giving our state to a peer");
-        match seed::donor::donate(&region, peer, seed::Pace::default(), receive, send).await {
-            Ok(()) => tracing::info!(peer = format!("{:08x}", peer.0), "gave our state to a peer"),
-            Err(error) => tracing::warn!(%error, "giving our state to a peer broke off"),
-        }
+        // The transport bounds how many there can be at once.
+        let (region, giving) = (Arc::clone(&region), Arc::clone(&giving));
+        tokio::spawn(async move {
+            let mut input = FrameReader::new(receive, seed::REQUEST_MAX);
+            let Ok(Ok(Some(question))) = tokio::time::timeout(QUESTION_WITHIN, input.next()).await else {
+                return;
+            };
+            if Ask::is_one(&question) {
+                if let Err(error) = entropy::answer::answer(&region, peer, question, send).await {
+                    tracing::debug!(peer = format!("{:08x}", peer.0), %error, "a comparison broke off");
+                }
+                return;
+            }
+            // Nobody closes the semaphore.
+            let Ok(_turn) = giving.acquire().await else { return };
+            tracing::info!(peer = format!("{:08x}", peer.0), "giving our state to a peer");
+            let pace = seed::Pace::of(&region.settings().seed);
+            let _ = send.set_priority(SEED_PRIORITY);
+            match seed::donor::donate_to(&region, peer, pace, &question, input, send).await {
+                Ok(()) => tracing::info!(peer = format!("{:08x}", peer.0), "gave our state to a peer"),
+                Err(error) => tracing::warn!(%error, "giving our state to a peer broke off"),
+            }
+        });
     }
 }
 
@@ -309,6 +415,7 @@ async fn read_ops(
     stream: quinn::RecvStream,
     peer: RegionId,
     session: u64,
+    protocol: Protocol,
     context: Context,
 ) -> Result<(), String> {
     use crate::link::framing::FrameError;
@@ -324,21 +431,23 @@ async fn read_ops(
             Err(_) => return Ok(()),
         };
         let Some(id) = subscription else {
-            subscription = Some(head(&frame)?);
+            subscription = Some(head(protocol, &frame)?);
             continue;
         };
         context.received.inc_by(frame.len() as u64);
-        let batch = unpack(&mut decompressor, frame, context.frame_limit)?;
-        let event = Event::Batch { peer, session, subscription: id, batch };
+        let batch;
+        (decompressor, batch) = unpack(decompressor, frame, context.frame_limit).await?;
+        let room = context.room.take(batch.len()).await;
+        let event = Event::Batch { peer, session, subscription: id, batch, room };
         if context.events.send(event).await.is_err() {
             return Ok(());
         }
     }
 }
 
-fn head(frame: &[u8]) -> Result<u64, String> {
+fn head(protocol: Protocol, frame: &[u8]) -> Result<u64, String> {
     match frame.split_first() {
-        Some((&STREAM_VERSION, id)) => {
+        Some((form, id)) if *form == protocol.stream_form() => {
             let id: [u8; 8] = id.try_into().map_err(|_| "malformed head of an op stream".to_owned())?;
             Ok(u64::from_le_bytes(id))
         }
@@ -347,11 +456,15 @@ fn head(frame: &[u8]) -> Result<u64, String> {
     }
 }
 
-fn unpack(decompressor: &mut Decompressor, mut frame: Bytes, limit: usize) -> Result<Bytes, String> {
+async fn unpack(
+    decompressor: Decompressor,
+    mut frame: Bytes,
+    limit: usize,
+) -> Result<(Decompressor, Bytes), String> {
     if frame.is_empty() {
         return Err("empty frame on an op stream".into());
     }
     let packing = frame.split_to(1).first().copied().unwrap_or_default();
     let packing = Packing::from_byte(packing).map_err(|error| error.to_string())?;
-    decompressor.decompress(packing, frame, limit).map_err(|error| error.to_string())
+    decompressor.decompress_beside(packing, frame, limit).await.map_err(|error| error.to_string())
 }

@@ -28,6 +28,7 @@ use meridian_topology::seed::{SeedFormatError, SeedRefusal};
 use meridian_topology::sequence::PositionError;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use crate::config::settings;
 use crate::link::compress::CompressError;
 use crate::link::framing::{FrameError, put_frame};
 use crate::oplog::LogError;
@@ -41,33 +42,44 @@ const FRAME_BYTES: usize = 256 << 10;
 const FRAME_MAX: usize = FRAME_BYTES + 1;
 
 /// The longest request.
-const REQUEST_MAX: usize = 1 << 20;
+pub(super) const REQUEST_MAX: usize = 1 << 20;
 
 /// The longest record: a row, its key, and their lengths.
 const RECORD_MAX: usize = row::MAX_PAYLOAD_BYTES + row::MAX_KEY_BYTES + 64;
+
+/// The most bytes of rows read at once.
+const STEP_BYTES: usize = 1 << 20;
 
 /// How fast a donor may go.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Bytes of rows per second, before they are packed.
     pub bytes_per_second: u64,
-    /// How long to pause for each time spent reading, so that clients keep the disk and the processor.
-    pub pause_share: u32,
+    /// The most of the time that is spent reading, in percent, so that clients keep the disk and the processor.
+    pub read_share: u32,
     /// Bytes of rows read at once.
     pub step_bytes: usize,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { bytes_per_second: 64 << 20, pause_share: 1, step_bytes: 1 << 20 }
+        Self::of(&settings::Seed::default())
     }
 }
 
 impl Pace {
+    /// The configured one. A step takes no longer than a quarter of a second of it.
+    pub fn of(seed: &settings::Seed) -> Self {
+        let quarter = usize::try_from(seed.donor_pace / 4).unwrap_or(STEP_BYTES);
+        let (bytes_per_second, read_share) = (seed.donor_pace, seed.donor_share);
+        Self { bytes_per_second, read_share, step_bytes: quarter.min(STEP_BYTES) }
+    }
+
     /// How long a step of so many bytes that took so long is to be followed by nothing.
     fn pause(&self, bytes: usize, took: Duration) -> Duration {
         let whole = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.max(1) as f64);
-        whole.saturating_sub(took).max(took.saturating_mul(self.pause_share))
+        let share = self.read_share.clamp(1, 100);
+        whole.saturating_sub(took).max(took.saturating_mul(100 - share) / share)
     }
 }
 

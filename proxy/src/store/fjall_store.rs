@@ -4,6 +4,10 @@
 //! compaction, no `clear()`, because each has an open defect upstream. A commit reaches the operating system
 //! before it returns, and is fsynced only by [`Store::sync`]: the op log is what makes writes durable.
 //!
+//! After a failed write fjall takes nothing until it is opened anew. Where the disk was full, everything that was
+//! committed is in its journals, so the store opens it anew by itself once there is room; reads wait for that. After
+//! any other failure what the disk holds is unknown, and only a restart helps.
+//!
 //! | path | what |
 //! |---|---|
 //! | `FORMAT`, `LOCK` | see `marker` |
@@ -33,6 +37,12 @@ const COPY_BYTES: usize = 4096;
 const MAX_SEALED_BUFFERS: usize = 3;
 const MAX_LEVEL0_TABLES: usize = 24;
 const STALL_POLL: Duration = Duration::from_millis(5);
+/// Free disk below which a failure is laid to a full disk, and above which fjall is opened anew: a journal, and
+/// the tables of what it still has in memory.
+const ROOM_BYTES: u64 = MIN_JOURNAL_BYTES + (32 << 20);
+/// How long before a failure the disk may have been full for it to be the reason: background work fails first,
+/// and tells with the next commit.
+const FULL_WITHIN: Duration = Duration::from_secs(60);
 
 /// How much memory and disk the store may use.
 #[derive(Clone, Copy, Debug)]
@@ -65,15 +75,68 @@ impl Default for FjallOptions {
 
 /// The store on disk.
 pub struct FjallStore {
-    rows: Keyspace,
-    database: Database,
+    /// `None` after it could not be opened anew. Taken again by a scan's visitor that reads, hence always read
+    /// recursively.
+    engine: RwLock<Option<Engine>>,
     /// Commits go one at a time, so that the room seen before a commit is still there in it.
-    committing: Mutex<()>,
+    committing: Mutex<Fullness>,
     /// Held shared by scans, alone while a commit's rows are applied.
     applying: RwLock<()>,
-    stall: Duration,
+    path: PathBuf,
+    options: FjallOptions,
     /// Declared last, so that it is given back after the database is closed.
     _lock: File,
+}
+
+/// Fjall, opened.
+struct Engine {
+    rows: Keyspace,
+    database: Database,
+}
+
+/// What is known of a full disk.
+#[derive(Debug, Default)]
+struct Fullness {
+    /// When there was too little room last.
+    seen: Option<Instant>,
+    /// Fjall has given up because of it.
+    failed: bool,
+    /// The disk has failed otherwise: what it holds is unknown, for good.
+    broken: bool,
+}
+
+impl Engine {
+    fn open(path: &Path, options: &FjallOptions) -> Result<Self, StoreError> {
+        let rows_path = path.join("rows");
+        journal::check_order(&rows_path)
+            .map_err(|source| StoreError::Io { during: "read its journals", source })?
+            .map_err(|source| StoreError::Damaged { path: path.to_owned(), source: Box::new(source) })?;
+        let database = Database::builder(&rows_path)
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(options.journal_bytes.max(MIN_JOURNAL_BYTES))
+            .worker_threads(options.workers.max(1))
+            .open()
+            .map_err(|error| opening(path, error))?;
+        let rows =
+            database.keyspace("rows", || table_options(options)).map_err(|error| opening(path, error))?;
+        Ok(Self { rows, database })
+    }
+
+    /// Waits until fjall would not halt a commit, and notices when it never will.
+    fn wait_for_room(&self, stall: Duration) -> Result<(), StoreError> {
+        let started = Instant::now();
+        while self.rows.sealed_memtable_count() >= MAX_SEALED_BUFFERS
+            || self.rows.l0_table_count() >= MAX_LEVEL0_TABLES
+        {
+            // Costs a lock when there is nothing to flush, and tells whether a worker has died.
+            self.database.persist(PersistMode::Buffer).map_err(|error| writing("flush", error))?;
+            if started.elapsed() > stall {
+                return Err(StoreError::Stalled { waited_s: stall.as_secs() });
+            }
+            std::thread::sleep(STALL_POLL);
+        }
+        Ok(())
+    }
 }
 
 impl FjallStore {
@@ -86,42 +149,61 @@ impl FjallStore {
         let lock = marker::claim(path)?;
         let rows_path = path.join("rows");
         remove_unborn(&rows_path).map_err(|source| StoreError::Io { during: "look at its rows", source })?;
-        journal::check_order(&rows_path)
-            .map_err(|source| StoreError::Io { during: "read its journals", source })?
-            .map_err(|source| StoreError::Damaged { path: path.to_owned(), source: Box::new(source) })?;
-        let database = Database::builder(&rows_path)
-            .cache_size(options.cache_bytes)
-            .max_journaling_size(options.journal_bytes.max(MIN_JOURNAL_BYTES))
-            .worker_threads(options.workers.max(1))
-            .open()
-            .map_err(|error| opening(path, error))?;
-        let rows =
-            database.keyspace("rows", || table_options(&options)).map_err(|error| opening(path, error))?;
+        let engine = Engine::open(path, &options)?;
         marker::sync_directory(path)
             .map_err(|source| StoreError::Io { during: "sync its directory", source })?;
         Ok(Self {
-            rows,
-            database,
-            committing: Mutex::new(()),
+            engine: RwLock::new(Some(engine)),
+            committing: Mutex::default(),
             applying: RwLock::new(()),
-            stall: options.stall,
+            path: path.to_owned(),
+            options,
             _lock: lock,
         })
     }
 
-    /// Waits until fjall would not halt a commit, and notices when it never will.
-    fn wait_for_room(&self) -> Result<(), StoreError> {
-        let started = Instant::now();
-        while self.rows.sealed_memtable_count() >= MAX_SEALED_BUFFERS
-            || self.rows.l0_table_count() >= MAX_LEVEL0_TABLES
-        {
-            // Costs a lock when there is nothing to flush, and tells whether a worker has died.
-            self.database.persist(PersistMode::Buffer).map_err(|error| writing("flush", error))?;
-            if started.elapsed() > self.stall {
-                return Err(StoreError::Stalled { waited_s: self.stall.as_secs() });
-            }
-            std::thread::sleep(STALL_POLL);
+    fn with<T>(&self, work: impl FnOnce(&Engine) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        work(self.engine.read_recursive().as_ref().ok_or(StoreError::Failed)?)
+    }
+
+    /// Writes, after opening fjall anew if the disk was full and no longer is.
+    fn write(&self, work: impl FnOnce(&Engine) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let mut fullness = self.committing.lock();
+        if !self.has_room() {
+            fullness.seen = Some(Instant::now());
         }
+        if fullness.failed {
+            self.reopen()?;
+            fullness.failed = false;
+        }
+        let written = self.with(work);
+        let full = match &written {
+            Err(StoreError::Full) => true,
+            Err(StoreError::Failed) => {
+                !self.has_room() || fullness.seen.is_some_and(|seen| seen.elapsed() < FULL_WITHIN)
+            }
+            _ => false,
+        };
+        fullness.broken |= matches!(&written, Err(StoreError::Io { .. }));
+        fullness.failed = full && !fullness.broken;
+        written
+    }
+
+    /// Whether the disk has room for what fjall may need soon. A disk that does not say has.
+    fn has_room(&self) -> bool {
+        !rustix::fs::statvfs(&self.path)
+            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_BYTES)
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        if !self.has_room() {
+            return Err(StoreError::Full);
+        }
+        let mut engine = self.engine.write();
+        // There cannot be two at once.
+        *engine = None;
+        *engine = Some(Engine::open(&self.path, &self.options)?);
+        tracing::warn!("the store's disk has room again: opened it anew");
         Ok(())
     }
 }
@@ -132,7 +214,7 @@ impl Store for FjallStore {
         if !row::is_possible(key) {
             return Ok(None);
         }
-        read(&self.rows, key)
+        self.with(|engine| read(&engine.rows, key))
     }
 
     fn scan(&self, range: RowRange, limit: usize, visit: &mut Visit<'_>) -> Result<(), StoreError> {
@@ -144,50 +226,57 @@ impl Store for FjallStore {
         // Under load fjall's snapshots were seen to mix rows of two commits, and its plain ranges do so by
         // design: no commit is applied while a scan runs. Commits come from the background, which can wait.
         let _still = self.applying.read();
-        for entry in self.database.snapshot().range(&self.rows, range).take(limit) {
-            let (key, value) = entry.into_inner().map_err(|error| reading(&last, error))?;
-            let payload = row::open(&value).map_err(|_| StoreError::Corrupt { key: key.to_vec() })?;
-            if visit(&key, payload).is_break() {
-                break;
+        self.with(|engine| {
+            for entry in engine.database.snapshot().range(&engine.rows, range).take(limit) {
+                let (key, value) = entry.into_inner().map_err(|error| reading(&last, error))?;
+                let payload = row::open(&value).map_err(|_| StoreError::Corrupt { key: key.to_vec() })?;
+                if visit(&key, payload).is_break() {
+                    break;
+                }
+                last.clear();
+                last.extend_from_slice(&key);
             }
-            last.clear();
-            last.extend_from_slice(&key);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
-        let _turn = self.committing.lock();
-        self.wait_for_room()?;
-        let mut rows = self.database.batch();
-        for (key, value) in batch.changes() {
-            match value {
-                Some(value) => rows.insert(&self.rows, key, value),
-                None => rows.remove(&self.rows, key),
+        self.write(|engine| {
+            engine.wait_for_room(self.options.stall)?;
+            let mut rows = engine.database.batch();
+            for (key, value) in batch.changes() {
+                match value {
+                    Some(value) => rows.insert(&engine.rows, key, value),
+                    None => rows.remove(&engine.rows, key),
+                }
             }
-        }
-        let _alone = self.applying.write();
-        rows.commit().map_err(|error| writing("commit", error))
+            let _alone = self.applying.write();
+            rows.commit().map_err(|error| writing("commit", error))
+        })
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.database.persist(PersistMode::SyncData).map_err(|error| writing("sync", error))
+        self.write(|engine| {
+            engine.database.persist(PersistMode::SyncData).map_err(|error| writing("sync", error))
+        })
     }
 
     fn position(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(read(&self.rows, row::POSITION_KEY)?.map(Vec::from))
+        self.with(|engine| Ok(read(&engine.rows, row::POSITION_KEY)?.map(Vec::from)))
     }
 
     fn metrics(&self) -> StoreFigures {
+        let engine = self.engine.read_recursive();
+        let Some(Engine { rows, database }) = engine.as_ref() else { return StoreFigures::default() };
         StoreFigures {
-            disk_bytes: self.database.disk_space().unwrap_or_default(),
-            tables: count(self.rows.table_count()),
-            level0_tables: count(self.rows.l0_table_count()),
-            journals: count(self.database.journal_count()),
-            write_buffer_bytes: self.database.write_buffer_size(),
-            cache_bytes: self.database.cache_size(),
-            sealed_buffers: count(self.rows.sealed_memtable_count()),
-            compactions: count(self.database.compactions_completed()),
+            disk_bytes: database.disk_space().unwrap_or_default(),
+            tables: count(rows.table_count()),
+            level0_tables: count(rows.l0_table_count()),
+            journals: count(database.journal_count()),
+            write_buffer_bytes: database.write_buffer_size(),
+            cache_bytes: database.cache_size(),
+            sealed_buffers: count(rows.sealed_memtable_count()),
+            compactions: count(database.compactions_completed()),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | object head | `o`, database u8, hash u64, key | what describes a key as a whole |
 //! | element | `e`, database u8, hash u64, key length u32, key, facet u8, element | one element of a collection |
+//! | due | `d`, deadline u64, database u8, key | that a key goes then, in Unix milliseconds; empty |
+//! | sums | `s`, database u8, key | that a key holds sums that nothing shows |
 //! | meta | `m`, name | the store user's own bookkeeping |
 //! | position | `00`, `position` | reserved: written by the store itself, hidden from scans |
 //!
@@ -41,6 +43,8 @@ pub(super) const POSITION_KEY: &[u8] = b"\0position";
 
 const HEAD: u8 = b'o';
 const ELEMENT: u8 = b'e';
+const DUE: u8 = b'd';
+const SUMS: u8 = b's';
 const META: u8 = b'm';
 const ENVELOPE_VERSION: u8 = 1;
 const CHECKSUM_BYTES: usize = 4;
@@ -69,6 +73,22 @@ pub enum RowKey<'a> {
         facet: u8,
         /// The element's name within its facet.
         element: &'a [u8],
+    },
+    /// A key's deadline.
+    Due {
+        /// Unix milliseconds.
+        at_ms: u64,
+        /// Redis database.
+        db: u8,
+        /// The Redis key.
+        key: &'a [u8],
+    },
+    /// A key that holds sums that nothing shows.
+    Sums {
+        /// Redis database.
+        db: u8,
+        /// The Redis key.
+        key: &'a [u8],
     },
     /// A bookkeeping row.
     Meta {
@@ -140,6 +160,43 @@ pub fn facet_prefix(db: u8, key: &[u8], facet: u8) -> Vec<u8> {
     element_key(db, key, facet, &[])
 }
 
+/// The key of the row that has a key found at its deadline.
+#[must_use]
+pub fn due_key(at_ms: u64, db: u8, key: &[u8]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(10 + key.len());
+    row.push(DUE);
+    row.extend_from_slice(&at_ms.to_be_bytes());
+    row.push(db);
+    row.extend_from_slice(key);
+    row
+}
+
+/// The deadlines from `from_ms` up to `to_ms`, both included, in their order.
+#[must_use]
+pub fn due_between(from_ms: u64, to_ms: u64) -> RowRange {
+    let bound = |at_ms: u64| [&[DUE][..], &at_ms.to_be_bytes()].concat();
+    let end = match to_ms.checked_add(1) {
+        Some(after) => Bound::Excluded(bound(after)),
+        None => prefix_range(&[DUE]).1,
+    };
+    (Bound::Included(bound(from_ms)), end)
+}
+
+/// The key of the row that says that a key holds sums that nothing shows.
+#[must_use]
+pub fn sums_key(db: u8, key: &[u8]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(2 + key.len());
+    row.extend_from_slice(&[SUMS, db]);
+    row.extend_from_slice(key);
+    row
+}
+
+/// All rows of [`sums_key`].
+#[must_use]
+pub fn all_sums() -> RowRange {
+    prefix_range(&[SUMS])
+}
+
 /// The key of a bookkeeping row.
 #[must_use]
 pub fn meta_key(name: &[u8]) -> Vec<u8> {
@@ -205,6 +262,15 @@ pub fn parse(row: &[u8]) -> Result<RowKey<'_>, RowError> {
     let (&kind, rest) = row.split_first().ok_or(RowError::Truncated)?;
     if kind == META {
         return Ok(RowKey::Meta { name: rest });
+    }
+    if kind == DUE {
+        let (at_ms, rest) = rest.split_first_chunk::<8>().ok_or(RowError::Truncated)?;
+        let (&db, key) = rest.split_first().ok_or(RowError::Truncated)?;
+        return Ok(RowKey::Due { at_ms: u64::from_be_bytes(*at_ms), db, key });
+    }
+    if kind == SUMS {
+        let (&db, key) = rest.split_first().ok_or(RowError::Truncated)?;
+        return Ok(RowKey::Sums { db, key });
     }
     if kind != HEAD && kind != ELEMENT {
         return Err(RowError::Kind { kind });

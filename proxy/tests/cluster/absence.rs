@@ -1,12 +1,13 @@
 //! Regions that were away, came back as somebody else, or were started twice. Named after the
 //! failures they rehearse.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::crashes::no_number_was_used_twice;
-use crate::harness::{Client, Cluster, Options, PATIENCE, Shape, serve, wait_for};
+use crate::harness::{Client, Cluster, Options, PATIENCE, Shape, http, serve, wait_for};
 
 /// Writes `count` keys of some size under `prefix`.
 fn fill(client: &mut Client, prefix: &str, count: usize) {
@@ -185,6 +186,100 @@ fn j1_a_wiped_region_takes_over_a_neighbour_s_state() {
         fill(&mut cluster.client(i), "then", 100);
     }
     cluster.await_converged(PATIENCE);
+}
+
+#[test]
+fn j3_in_a_ring_a_region_whose_feeder_has_forgotten_what_it_lacks_catches_up() {
+    // The others' logs still reach back: a takeover may begin before the route to them is found.
+    let options = Options { retention: "1s", heal_after: "1s", ..Options::new(Shape::Ring, 4) };
+    let mut cluster = Cluster::start(options);
+    fill(&mut cluster.client(0), "before", 100);
+    cluster.await_converged(PATIENCE);
+    cluster.stop(2);
+    fill(&mut cluster.client(0), "missed", 100);
+    forget(&mut cluster, 1);
+    cluster.restart(2);
+    await_key(&cluster, 2, "missed:99");
+    fill(&mut cluster.client(2), "then", 100);
+    cluster.await_converged(PATIENCE);
+    assert!(cluster.client(3).maybe(&["GET", "then:99"]).is_some());
+}
+
+/// A mesh of three whose third region is wiped and takes over, slowly, what another gives. The first has `only` keys
+/// that nobody else has. Returns once some keys were merged, with the donor's number.
+fn taking_over_slowly(only: usize) -> (Cluster, usize) {
+    let options = Options {
+        retention: "1s",
+        heal_after: "1s",
+        extra: "[seed]\ndonor_pace = \"128KiB\"\nstale_reads = true\n".into(),
+        ..Options::new(Shape::Mesh, 3)
+    };
+    let mut cluster = Cluster::start(options);
+    fill(&mut cluster.client(0), "a", 6_000);
+    fill(&mut cluster.client(1), "b", 100);
+    cluster.await_converged(PATIENCE);
+    cluster.stop(2);
+    for i in [0, 1] {
+        forget(&mut cluster, i);
+    }
+    cluster.await_links();
+    if only > 0 {
+        cluster.cut(0, 1);
+        fill(&mut cluster.client(0), "only", only);
+    }
+    fs::remove_dir_all(cluster.data(2)).unwrap();
+    cluster.spawn(2);
+    wait_for("some keys to be merged", PATIENCE, || {
+        let page = http::get(cluster.admin_address(2), "/metrics").ok()?.1;
+        let merged = |labels: &BTreeMap<String, String>| labels["state"] == "merged";
+        let keys = http::series(&page, "meridian_seed_keys");
+        keys.iter().any(|(labels, keys)| merged(labels) && *keys > 0.0).then_some(())
+    });
+    let gives = |i: &usize| cluster.metric(*i, "meridian_seed_bytes_total", &[("direction", "sent")]) > 0.0;
+    let donor = [0, 1].into_iter().find(gives).expect("somebody gives");
+    (cluster, donor)
+}
+
+#[test]
+fn j1_a_takeover_whose_donor_is_lost_goes_on_with_another() {
+    let (mut cluster, donor) = taking_over_slowly(0);
+    let other = 1 - donor;
+    assert_eq!(cluster.metric(2, "meridian_loading", &[]), 1.0);
+    assert_eq!(cluster.metric(2, "meridian_seed_keys", &[("state", "all")]), 6_101.0);
+    let mut client = cluster.client(2);
+    assert!(!client.call(&["GET", "a:1"]).is_error(), "stale reads are on");
+    let refused = client.call(&["SET", "a:1", "new"]);
+    assert!(refused.text().unwrap().starts_with("LOADING"), "{refused:?}");
+    cluster.kill9(donor);
+    wait_for("the rest to come from the other", PATIENCE, || {
+        let loading = cluster.metric(2, "meridian_loading", &[]);
+        (loading == 0.0).then_some(())
+    });
+    assert!(cluster.metric(other, "meridian_seed_bytes_total", &[("direction", "sent")]) > 0.0);
+    assert!(cluster.metric(2, "meridian_seed_bytes_total", &[("direction", "received")]) > 0.0);
+    let digest = |i| cluster.client(i).text(&["MERIDIAN.DIGEST"]);
+    assert_eq!(digest(other), digest(2));
+    cluster.restart(donor);
+    fill(&mut cluster.client(2), "then", 10);
+    cluster.await_converged(PATIENCE);
+}
+
+#[test]
+fn j1_what_a_lost_donor_alone_had_is_not_waited_for_for_ever() {
+    let (mut cluster, donor) = taking_over_slowly(1_000);
+    assert_eq!(donor, 0, "the one that has most");
+    cluster.kill9(0);
+    wait_for("c to serve", PATIENCE, || (cluster.metric(2, "meridian_loading", &[]) == 0.0).then_some(()));
+    let told = "nobody has ops up to these any more";
+    assert!(cluster.said(2).contains(told), "{}", cluster.said(2));
+    assert!(cluster.client(2).maybe(&["GET", "b:7"]).is_some());
+    fill(&mut cluster.client(2), "then", 10);
+    await_key(&cluster, 1, "then:9");
+    // It was not lost after all: what it alone had is applied as if nothing had been taken over.
+    cluster.mend_all();
+    cluster.restart(0);
+    cluster.await_converged(PATIENCE);
+    assert!(cluster.client(1).maybe(&["GET", "only:999"]).is_some());
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn a_star_of_three_converges() {
 }
 
 #[test]
-fn a_mesh_of_three_converges() {
+fn c3_three_regions_that_write_fast_to_each_other_converge() {
     converges(Shape::Mesh, 3, "always");
 }
 

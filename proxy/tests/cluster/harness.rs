@@ -3,18 +3,21 @@
 
 pub mod client;
 mod config;
+mod disturb;
 pub mod http;
 mod links;
+mod look;
+pub mod peer;
 mod ports;
 mod process;
+pub mod shim;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use meridian_proxy::link::relay::Conditions;
+use shim::Shim;
 use tempfile::TempDir;
 
 pub use client::Client;
@@ -36,8 +39,10 @@ pub fn scale() -> usize {
     }
 }
 
-/// How long before its deadline a wait for equality tells what differs.
-const LAST_LOOK: Duration = Duration::from_millis(500);
+/// Whether everything is asked for, however long it takes.
+pub fn is_full() -> bool {
+    std::env::var("MERIDIAN_TEST_SCALE").is_ok_and(|scale| scale == "full")
+}
 
 /// Between two looks at a condition that nobody announces.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -66,6 +71,7 @@ struct Region {
     config: PathBuf,
     data: PathBuf,
     log: PathBuf,
+    shim: Option<Shim>,
     process: Option<Process>,
 }
 
@@ -105,7 +111,8 @@ impl Cluster {
                 let text = config::text(&options, i, &addresses, &data, |peer| links.address(i, peer));
                 fs::write(&config, text).unwrap();
                 let log = directory.path().join(format!("{name}.stderr"));
-                Region { addresses: addresses[i], config, data, log, process: None }
+                let shim = options.shim.then(|| Shim::new(directory.path().join(format!("{name}.shim"))));
+                Region { addresses: addresses[i], config, data, log, shim, process: None }
             })
             .collect();
         Self { regions, links, directory, options }
@@ -183,10 +190,13 @@ impl Cluster {
     pub fn spawn(&mut self, i: usize) {
         let region = &mut self.regions[i];
         assert!(region.process.is_none(), "{} runs already", NAMES[i]);
-        let command = match self.options.launcher {
+        let mut command = match self.options.launcher {
             Some(script) => serve_in(script, &region.data.join("log"), &region.config),
             None => serve(&region.config),
         };
+        if let Some(shim) = &region.shim {
+            shim.load(&mut command, &region.data);
+        }
         region.process = Some(Process::start(command, &region.log));
     }
 
@@ -207,6 +217,24 @@ impl Cluster {
         let status = self.regions[i].process.take().expect("running").stop();
         assert_eq!(status.code(), Some(0), "{} did not end in order", NAMES[i]);
         self.archive(i);
+    }
+
+    /// Asks a region to end in order; does not wait for it.
+    pub fn ask_to_stop(&self, i: usize) {
+        self.regions[i].process.as_ref().expect("running").ask_to_stop();
+    }
+
+    /// How a region's process ended, once it has.
+    pub fn ended(&mut self, i: usize) -> Option<ExitStatus> {
+        let status = self.regions[i].process.as_mut().expect("running").ended()?;
+        self.regions[i].process = None;
+        self.archive(i);
+        Some(status)
+    }
+
+    /// What moves a region's clock and breaks its calls; there is one if the options say so.
+    pub fn shim(&self, i: usize) -> &Shim {
+        self.regions[i].shim.as_ref().expect("options with a shim")
     }
 
     /// Keeps the segments of a log that has come to rest, whatever is truncated later.
@@ -261,84 +289,9 @@ impl Cluster {
         }
     }
 
-    /// The state of a region's links by peer, as `/status` tells it.
-    pub fn links_of(&self, i: usize) -> BTreeMap<String, String> {
-        let status = self.status(i);
-        let links = status["links"].as_array().expect("links");
-        let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
-        links.iter().map(|link| (text(&link["peer"]), text(&link["state"]))).collect()
-    }
-
     /// A connection to a region.
     pub fn client(&self, i: usize) -> Client {
         Client::connect(self.regions[i].addresses.resp).unwrap_or_else(|e| panic!("{}: {e}", NAMES[i]))
-    }
-
-    /// A page of a region's admin server.
-    pub fn get(&self, i: usize, path: &str) -> (u16, String) {
-        http::get(self.regions[i].addresses.admin, path).unwrap_or_else(|e| panic!("{}: {e}", NAMES[i]))
-    }
-
-    /// Posts to a region's admin server.
-    pub fn post(&self, i: usize, path: &str, body: &str) -> (u16, String) {
-        http::post(self.regions[i].addresses.admin, path, body)
-            .unwrap_or_else(|e| panic!("{}: {e}", NAMES[i]))
-    }
-
-    /// A region's status.
-    pub fn status(&self, i: usize) -> serde_json::Value {
-        serde_json::from_str(&self.get(i, "/status").1).unwrap()
-    }
-
-    /// The sum over all series of a metric that have these labels; zero if there is none.
-    pub fn metric(&self, i: usize, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let fits = |found: &BTreeMap<String, String>| {
-            labels.iter().all(|(label, value)| found.get(*label).is_some_and(|v| v == value))
-        };
-        self.series(i, name).into_iter().filter(|(found, _)| fits(found)).map(|(_, value)| value).sum()
-    }
-
-    /// All series of a metric.
-    pub fn series(&self, i: usize, name: &str) -> Vec<(BTreeMap<String, String>, f64)> {
-        http::series(&self.get(i, "/metrics").1, name)
-    }
-
-    /// Waits until digest and vector are the same in all regions, and returns how long that took.
-    pub fn await_converged(&self, within: Duration) -> Duration {
-        let began = Instant::now();
-        let mut clients: Vec<Client> = self.all().map(|i| self.client(i)).collect();
-        wait_for("digests and vectors to be equal", within, || {
-            let vectors: Vec<_> = clients.iter_mut().map(Client::vector).collect();
-            let digests = clients.iter_mut().map(|client| client.text(&["MERIDIAN.DIGEST"]));
-            let states: Vec<_> = digests.zip(vectors).collect();
-            let equal = states.windows(2).all(|pair| pair[0] == pair[1]);
-            if !equal && began.elapsed() + LAST_LOOK > within {
-                eprintln!("not equal yet: {states:#?}");
-            }
-            equal.then(|| began.elapsed())
-        })
-    }
-
-    /// Sets what happens to datagrams from one region to another.
-    pub fn conditions(&self, from: usize, to: usize, conditions: Conditions) {
-        self.links.set(from, to, conditions);
-    }
-
-    /// Cuts the link between two regions, both ways.
-    pub fn cut(&self, a: usize, b: usize) {
-        self.links.cut(a, b, true);
-    }
-
-    /// Mends every link.
-    pub fn mend_all(&self) {
-        for i in self.all() {
-            (0..i).for_each(|other| self.links.cut(i, other, false));
-        }
-    }
-
-    /// The end of what a region's process said.
-    pub fn said(&self, i: usize) -> String {
-        tail(&self.regions[i].log, 6_000)
     }
 }
 
@@ -349,19 +302,5 @@ impl Drop for Cluster {
                 eprintln!("---- the end of {}'s log:\n{}", NAMES[i], self.said(i));
             }
         }
-    }
-}
-
-/// The last `most` bytes of a file.
-fn tail(path: &Path, most: u64) -> String {
-    let mut bytes = Vec::new();
-    let read = fs::File::open(path).and_then(|mut file| {
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
-        file.read_to_end(&mut bytes)
-    });
-    match read {
-        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) => format!("({error})"),
     }
 }

@@ -47,18 +47,23 @@ fn l2_a_dead_member_of_a_ring_is_gone_around_until_it_returns() {
     travels(&cluster, "before", 0, &[1, 2, 3]);
     cluster.kill9(1);
     let took = travels(&cluster, "around", 0, &[2, 3]);
+    println!("one of four is dead: a write reaches the others after {took:?}, heal_after {HEAL_AFTER:?}");
     assert!(took < HEAL_AFTER + Duration::from_secs(1), "{took:?}");
     // Later writes wait for nothing.
     let took = travels(&cluster, "later", 3, &[0, 2]);
     assert!(took < HEAL_AFTER, "{took:?}");
     assert!(cluster.metric(2, "meridian_reroutes_total", &[]) > 0.0);
+    let back = Instant::now();
     cluster.restart(1);
     cluster.await_converged(PATIENCE);
+    println!("back: equal {:?} after its start", back.elapsed());
     await_usual_ring(&cluster);
+    println!("usual routes {:?} after its start", back.elapsed());
     // Nothing circles: from here on there are heartbeats alone.
     let (began, before) = (Instant::now(), bytes_over_links(&cluster));
     until(began + Duration::from_secs(3));
     let a_second = (bytes_over_links(&cluster) - before) / began.elapsed().as_secs_f64();
+    println!("then {a_second:.0} bytes a second over four links");
     assert!(a_second < 4.0 * 2.0 * 1_000.0, "{a_second} bytes a second over four links");
 }
 

@@ -9,24 +9,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use meridian_proxy::cert;
 use meridian_proxy::link::close::{CloseReason, Ended};
-use meridian_proxy::link::endpoint::{AllowedRegions, Endpoint, LinkError, PeerConnection};
+use meridian_proxy::link::endpoint::{LinkError, PeerConnection};
 use meridian_proxy::link::framing::write_frame;
-use meridian_proxy::link::limits::TransportLimits;
 use meridian_proxy::resp::Value;
-use meridian_topology::frame::{Control, Hello, Protocols};
+use meridian_topology::frame::{PROTOCOLS, Protocols};
 use tokio::runtime::Runtime;
 
+use crate::harness::peer::{endpoint, hello, hello_speaking};
 use crate::harness::{Client, Cluster, Options, PATIENCE, Shape, wait_for};
 use crate::load::Random;
 
 const WITHIN: Duration = Duration::from_secs(30);
-
-fn endpoint(files: &Path, name: &str) -> Endpoint {
-    let file = |ending: &str| files.join(format!("{name}.{ending}"));
-    let identity = cert::load_identity(&files.join("ca.pem"), &file("pem"), &file("key")).unwrap();
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    Endpoint::bind(any, &identity, AllowedRegions::new(["a"]), TransportLimits::default()).unwrap()
-}
 
 /// Dials region a as `name`, sends `frame` on a control stream if the handshake seems to succeed, and
 /// returns how the connection ended. In TLS 1.3 the dialling side may believe that it is in.
@@ -49,24 +42,6 @@ async fn speak(peer: PeerConnection, frame: &[u8]) -> Ended {
         return Ended::from(&peer.connection.closed().await);
     }
     Ended::from(&peer.connection.closed().await)
-}
-
-fn hello(cluster: &str, region: &str) -> Vec<u8> {
-    let origin = meridian_conflict::clock::Origin::new(meridian_conflict::clock::RegionId::of(region), 7);
-    let hello = Hello {
-        protocols: Protocols { lowest: 1, highest: 1 },
-        cluster: cluster.into(),
-        region: region.into(),
-        origin,
-        boot: 1,
-        topology_digest: 0,
-        policy_digest: 0,
-        applied: Default::default(),
-        held: Default::default(),
-    };
-    let mut out = Vec::new();
-    Control::Hello(Box::new(hello)).encode(&mut out);
-    out
 }
 
 /// The cluster still replicates both ways, and holds no connection of a stranger.
@@ -121,6 +96,28 @@ fn s1_a_hello_that_does_not_fit_the_certificate_is_refused() {
 }
 
 #[test]
+fn j5_a_region_of_versions_we_do_not_speak_is_refused_by_name_and_others_go_on() {
+    let mut cluster = Cluster::start(Options::new(Shape::Mesh, 2));
+    let own = cluster.directory().to_owned();
+    cluster.stop(1);
+    let later = Protocols { lowest: PROTOCOLS.highest + 1, highest: PROTOCOLS.highest + 2 };
+    let told = format!("no protocol version in common: {PROTOCOLS} here, {later} at the peer");
+    match knock(&cluster, &own, "b", &hello_speaking(later, "test", "b")) {
+        Ended::ByPeer { reason: CloseReason::VersionMismatch, detail } => assert_eq!(detail, told),
+        other => panic!("{other}"),
+    }
+    wait_for("the reason in the status", PATIENCE, || {
+        let status = cluster.status(0);
+        (status["links"][0]["last_error"].as_str() == Some(&told)).then_some(())
+    });
+    assert!(cluster.said(0).contains(&told), "{}", cluster.said(0));
+    let counted = cluster.metric(0, "meridian_link_refusals_total", &[("reason", "VersionMismatch")]);
+    assert!(counted >= 1.0, "{counted}");
+    cluster.restart(1);
+    still_well(&cluster);
+}
+
+#[test]
 fn s1_a_region_of_another_cluster_is_refused_by_both() {
     let mut cluster = Cluster::prepare(Options::new(Shape::Mesh, 2));
     let config = cluster.config(1).to_owned();
@@ -150,13 +147,6 @@ fn answer(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     client.read_to_close().unwrap()
 }
 
-/// Memory of a region's process, in bytes.
-fn resident(cluster: &Cluster, i: usize) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", cluster.pid(i))).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
 const MIB: u64 = 1 << 20;
 
 #[test]
@@ -164,7 +154,7 @@ fn s2_garbage_is_an_error_and_the_end() {
     let cluster = Cluster::start(Options::new(Shape::Mesh, 2));
     let address = cluster.resp_address(0);
     let mut other = cluster.client(0);
-    let before = resident(&cluster, 0);
+    let before = cluster.resident(0);
     let nested = b"*1\r\n".repeat(100_000);
     let long_line = [vec![b'x'; 100_000], b"\r\n".to_vec()].concat();
     let vectors: [&[u8]; 9] = [
@@ -195,7 +185,7 @@ fn s2_garbage_is_an_error_and_the_end() {
         odd.send(inline.as_bytes()).unwrap();
         assert!(!odd.reply().unwrap().is_error());
     }
-    let grown = resident(&cluster, 0).saturating_sub(before);
+    let grown = cluster.resident(0).saturating_sub(before);
     assert!(grown < 16 * MIB, "{grown} bytes more");
     still_well(&cluster);
 }
@@ -204,7 +194,7 @@ fn s2_garbage_is_an_error_and_the_end() {
 fn s2_half_commands_on_many_connections_hold_little() {
     const CONNECTIONS: usize = 400;
     let cluster = Cluster::start(Options::new(Shape::Mesh, 2));
-    let before = resident(&cluster, 0);
+    let before = cluster.resident(0);
     let open: Vec<Client> = (0..CONNECTIONS)
         .map(|_| {
             let mut client = cluster.client(0);
@@ -220,7 +210,7 @@ fn s2_half_commands_on_many_connections_hold_little() {
     for n in 0..100 {
         other.ok(&["SET", "other", &n.to_string()]);
     }
-    let each = resident(&cluster, 0).saturating_sub(before) / CONNECTIONS as u64;
+    let each = cluster.resident(0).saturating_sub(before) / CONNECTIONS as u64;
     assert!(each < 160 << 10, "{each} bytes for each");
     drop(open);
     wait_for("all to be gone", PATIENCE, || {
@@ -234,7 +224,7 @@ fn s2_a_client_that_does_not_read_holds_little() {
     let cluster = Cluster::start(Options::new(Shape::Mesh, 2));
     let mut other = cluster.client(0);
     other.ok(&["SET", "large", &"x".repeat(1 << 20)]);
-    let before = resident(&cluster, 0);
+    let before = cluster.resident(0);
     let mut deaf: Vec<Client> = (0..4).map(|_| cluster.client(0)).collect();
     for client in &mut deaf {
         client.send(&b"GET large\r\n".repeat(500)).unwrap();
@@ -242,7 +232,7 @@ fn s2_a_client_that_does_not_read_holds_little() {
     for n in 0..100 {
         other.ok(&["SET", "other", &n.to_string()]);
     }
-    let grown = resident(&cluster, 0).saturating_sub(before);
+    let grown = cluster.resident(0).saturating_sub(before);
     assert!(grown < 48 * MIB, "{grown} bytes more, for 2000 MiB of replies");
     drop(deaf);
     still_well(&cluster);
@@ -284,7 +274,7 @@ fn s2_patterns_and_transactions_meant_to_hurt() {
 #[test]
 fn s1_a_flood_of_datagrams_changes_nothing() {
     let cluster = Cluster::start(Options::new(Shape::Mesh, 2));
-    let before = resident(&cluster, 0);
+    let before = cluster.resident(0);
     let mut random = Random::new(9);
     for _ in 0..50 {
         // Each from another address.
@@ -300,7 +290,7 @@ fn s1_a_flood_of_datagrams_changes_nothing() {
         }
     }
     still_well(&cluster);
-    let grown = resident(&cluster, 0).saturating_sub(before);
+    let grown = cluster.resident(0).saturating_sub(before);
     assert!(grown < 16 * MIB, "{grown} bytes more");
 }
 
@@ -330,7 +320,7 @@ fn s2_before_authentication_little_is_taken() {
             "{vector:?}: {said}"
         );
     }
-    let before = resident(&cluster, 0);
+    let before = cluster.resident(0);
     let mut deaf = Client::connect(address).unwrap();
     let pings = b"PING\r\n".repeat(100_000);
     // Nothing is read: writing fails when the other side closes. What it had answered may be lost.
@@ -338,7 +328,7 @@ fn s2_before_authentication_little_is_taken() {
     assert!(deaf.read_to_close().unwrap().len() < pings.len());
     let closed = || cluster.metric(0, "meridian_client_errors_total", &[("reason", "unauthenticated")]);
     wait_for("the close to be counted", PATIENCE, || (closed() == 1.0).then_some(()));
-    assert!(resident(&cluster, 0).saturating_sub(before) < 16 * MIB);
+    assert!(cluster.resident(0).saturating_sub(before) < 16 * MIB);
 
     let mut client = Client::connect(address).unwrap();
     assert!(client.call(&["GET", "key"]).text().unwrap().starts_with("NOAUTH"));

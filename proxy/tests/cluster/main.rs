@@ -4,21 +4,30 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod absence;
+mod bounds;
 mod causality;
 mod cli;
 mod clients;
+mod clocks;
 mod convergence;
 mod crashes;
 mod disk;
+mod entropy;
+mod failures;
 mod fold;
 mod harness;
 mod healing;
 mod history;
+mod idle;
 mod inbox;
 mod intruders;
+mod kills;
 mod load;
 mod membership;
 mod parked;
+mod pauses;
 mod process;
+mod reaping;
 mod storm;
 mod tokens;
+mod values;

@@ -1,44 +1,32 @@
 //! A neighbour that sends what cannot be applied.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId};
 use meridian_conflict::op::{BodyBuilder, Effect, Header};
-use meridian_proxy::cert;
-use meridian_proxy::link::endpoint::{AllowedRegions, Endpoint};
 use meridian_proxy::link::framing::{FrameReader, put_frame, write_frame};
-use meridian_proxy::link::limits::TransportLimits;
 use meridian_topology::frame::batch::BatchEncoder;
-use meridian_topology::frame::{Control, Hello, PROTOCOLS};
+use meridian_topology::frame::{Control, PROTOCOLS, Protocols};
 
+use crate::harness::peer::{INCARNATION, endpoint, hello_speaking};
 use crate::harness::{Cluster, Options, PATIENCE, Shape, wait_for};
 
-/// The origin of the ops that region b is said to have written.
-const INCARNATION: u32 = 7;
+/// The number of an effect that nobody knows yet.
+const LATER_EFFECT: u8 = 100;
 
-fn hello() -> Bytes {
-    let hello = Hello {
-        protocols: PROTOCOLS,
-        cluster: "test".into(),
-        region: "b".into(),
-        origin: Origin::new(RegionId::of("b"), INCARNATION),
-        boot: 1,
-        topology_digest: 0,
-        policy_digest: 0,
-        applied: Default::default(),
-        held: Default::default(),
-    };
-    let mut out = Vec::new();
-    Control::Hello(Box::new(hello)).encode(&mut out);
-    out.into()
-}
+/// J5: region b is of the next version, and speaks ours as well.
+const NEIGHBOURING: Protocols = Protocols { highest: PROTOCOLS.highest + 1, ..PROTOCOLS };
 
 fn assignment(key: &[u8]) -> Vec<u8> {
     let mut body = BodyBuilder::default();
     body.push(&Effect::Assign { value: b"here", baseline: Default::default() });
     body.finish_key(0, key);
     body.body().to_vec()
+}
+
+/// An effect of a kind that only a later version knows, in a body that is well formed otherwise.
+fn of_a_later_version(key: u8) -> Vec<u8> {
+    let (database, key_bytes, effects, bytes) = (0, 1, 1, 2);
+    vec![database, key_bytes, key, effects, bytes, LATER_EFFECT, 7]
 }
 
 /// A frame with these bodies as ops 1, 2 and so on.
@@ -59,14 +47,10 @@ fn batch(bodies: &[Vec<u8>]) -> Vec<u8> {
 fn as_region_b(cluster: &Cluster, bodies: &[Vec<u8>], meanwhile: impl FnOnce()) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let file = |ending: &str| cluster.directory().join(ending);
-        let identity = cert::load_identity(&file("ca.pem"), &file("b.pem"), &file("b.key")).unwrap();
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let endpoint =
-            Endpoint::bind(any, &identity, AllowedRegions::new(["a"]), TransportLimits::default()).unwrap();
+        let endpoint = endpoint(cluster.directory(), "b");
         let peer = endpoint.dial("a", cluster.link_address(0)).await.unwrap();
         let (mut control, receive) = peer.connection.open_bi().await.unwrap();
-        write_frame(&mut control, hello(), 1 << 20).await.unwrap();
+        write_frame(&mut control, hello_speaking(NEIGHBOURING, "test", "b").into(), 1 << 20).await.unwrap();
         let mut frames = FrameReader::new(receive, 1 << 20);
         let id = loop {
             let frame = frames.next().await.unwrap().expect("a subscription");
@@ -109,15 +93,19 @@ fn q3_an_op_that_cannot_be_applied_is_parked_everywhere_and_over_restarts() {
         assignment(b"middle"),
         assignment(&[b'x'; 70_000]),
         vec![0xff; 100],
+        of_a_later_version(b'k'),
         assignment(b"last"),
     ];
     let ops = i64::try_from(bodies.len()).unwrap();
     as_region_b(&cluster, &bodies, || {
         for i in [0, 2] {
             wait_for("the ops to flow", PATIENCE, || has_all(&cluster, i, ops).then_some(()));
-            assert_eq!(cluster.metric(i, "meridian_parked_ops_total", &[]), 3.0, "at {}", cluster.name(i));
+            assert_eq!(cluster.metric(i, "meridian_parked_ops_total", &[]), 4.0, "at {}", cluster.name(i));
             assert!(cluster.said(i).contains("parked an op that cannot be applied"), "{}", cluster.said(i));
         }
+        let links = cluster.status(0)["links"].as_array().unwrap().clone();
+        let with_b = links.iter().find(|link| link["peer"] == "b").unwrap();
+        assert_eq!(with_b["protocol"], PROTOCOLS.highest, "what both speak");
         assert_eq!(cluster.metric(0, "meridian_link_up", &[("peer", "b")]), 1.0, "not a reason to part");
     });
     // One replays its log, one goes on from its store.
@@ -135,7 +123,7 @@ fn q3_an_op_that_cannot_be_applied_is_parked_everywhere_and_over_restarts() {
     }
     cluster.await_converged(PATIENCE);
     assert!(has_all(&cluster, 1, ops));
-    assert_eq!(cluster.metric(1, "meridian_parked_ops_total", &[]), 3.0);
+    assert_eq!(cluster.metric(1, "meridian_parked_ops_total", &[]), 4.0);
     for i in cluster.all() {
         assert_eq!(cluster.client(i).int(&["DBSIZE"]), 3 + 3);
         cluster.stop(i);

@@ -32,6 +32,9 @@ use super::FrameError;
 /// The format of batches.
 pub const BATCH_VERSION: u8 = 1;
 
+/// Memory that an encoder keeps from one batch to the next.
+const KEPT_BYTES: usize = 1 << 20;
+
 const PLACE_MASK: u8 = 0b0001_1111;
 const NEXT_IN_SEQUENCE: u8 = 0b0010_0000;
 const HAS_DEPS: u8 = 0b0100_0000;
@@ -125,6 +128,8 @@ impl BatchEncoder {
         out.extend_from_slice(&self.ops);
         self.table.clear();
         self.ops.clear();
+        // One giant op must not hold its memory for ever.
+        self.ops.shrink_to(KEPT_BYTES);
         self.last_hlc = 0;
         self.count = 0;
     }

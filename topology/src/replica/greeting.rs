@@ -5,15 +5,15 @@ use meridian_conflict::clock::{Dot, RegionId, VersionVector};
 use super::link::Holder;
 use super::status::Amnesia;
 use super::{CloseReason, Effect, Notice, Replica};
-use crate::frame::{Hello, PROTOCOLS};
+use crate::frame::{Hello, Protocol};
 use crate::time::MonoMs;
 
 impl<B: AsRef<[u8]>> Replica<B> {
     pub(super) fn hello(&mut self, now: MonoMs, peer: RegionId, hello: &Hello) {
-        if let Err(reason) = self.check_hello(peer, hello) {
-            self.close(peer, reason);
-            return;
-        }
+        let protocol = match self.check_hello(peer, hello) {
+            Ok(protocol) => protocol,
+            Err(reason) => return self.close(peer, reason),
+        };
         if !self.believes(peer, &hello.applied) || !self.believes(peer, &hello.held) {
             return;
         }
@@ -29,7 +29,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
         self.holders.entry(peer).or_default().confirmed = true;
         let Some(link) = self.links.get_mut(&peer) else { return };
-        link.greet(hello);
+        link.greet(hello, protocol);
         let (topology, policies) = (
             hello.topology_digest != self.topology_digest,
             hello.policy_digest != self.settings.policy_digest,
@@ -42,7 +42,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         self.introduce_rows(now, peer);
     }
 
-    fn check_hello(&self, peer: RegionId, hello: &Hello) -> Result<(), CloseReason> {
+    fn check_hello(&self, peer: RegionId, hello: &Hello) -> Result<Protocol, CloseReason> {
         if hello.cluster != self.settings.cluster {
             return Err(CloseReason::WrongCluster);
         }
@@ -55,7 +55,8 @@ impl<B: AsRef<[u8]>> Replica<B> {
         if self.retired.contains(&hello.origin) {
             return Err(CloseReason::Removed);
         }
-        PROTOCOLS.common(hello.protocols).map(|_| ()).ok_or(CloseReason::NoCommonProtocol)
+        let (ours, theirs) = (self.settings.protocols, hello.protocols);
+        ours.common(theirs).ok_or(CloseReason::NoCommonProtocol { ours, theirs })
     }
 
     /// Whether what the peer knows of our own origin can be true. If not, we have forgotten ops

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use meridian_conflict::clock::{Origin, RegionId, VersionVector, raise};
 
 use super::status::{Hold, Phase};
-use crate::frame::{Echo, Heartbeat, Hello, Row};
+use crate::frame::{Echo, Heartbeat, Hello, Protocol, Row};
 use crate::time::{MonoMs, WallMs};
 
 /// First and longest time between tries while held ops fill their memory.
@@ -36,6 +36,7 @@ pub(super) enum Intake {
 /// What stays of a peer's hello.
 #[derive(Clone, Debug)]
 pub(super) struct Greeted {
+    pub(super) protocol: Protocol,
     pub(super) origin: Origin,
     pub(super) topology_digest: u64,
     pub(super) policy_digest: u64,
@@ -100,8 +101,9 @@ impl Link {
         }
     }
 
-    pub(super) fn greet(&mut self, hello: &Hello) {
+    pub(super) fn greet(&mut self, hello: &Hello, protocol: Protocol) {
         self.greeted = Some(Greeted {
+            protocol,
             origin: hello.origin,
             topology_digest: hello.topology_digest,
             policy_digest: hello.policy_digest,

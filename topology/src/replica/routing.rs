@@ -29,9 +29,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         self.review_members(now);
         let heal_after_ms = self.settings.heal_after_ms;
         let refused_ms = self.settings.retry_ms.saturating_mul(REFUSED_FOR);
-        // Nothing is taken from a fenced region before it has what became stable without it.
-        let greeted =
-            self.links.iter().filter(|(peer, link)| link.greeted.is_some() && !self.is_shut_out(**peer));
+        let greeted = self.links.iter().filter(|(_, link)| link.greeted.is_some());
         let peers: Vec<Peer<'_>> = greeted
             .map(|(peer, link)| Peer {
                 peer: *peer,
@@ -86,14 +84,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
         origins.map(|origin| origin.region()).filter(|region| !missing.contains(region)).collect()
     }
 
-    fn is_shut_out(&self, peer: RegionId) -> bool {
-        self.settings.reaping && self.stability.is_fenced(peer)
-    }
-
     /// Subscribes where the regions to take have changed or a link is new.
     fn take_up(&mut self, now: MonoMs) {
-        let mut wanted = self.router.subscriptions();
-        wanted.retain(|peer, _| !self.is_shut_out(*peer));
+        let wanted = self.router.subscriptions();
         let before = std::mem::replace(&mut self.subscriptions, wanted);
         let peers: Vec<RegionId> = self.links.keys().copied().collect();
         for peer in peers {

@@ -1,10 +1,13 @@
 //! A replica's fixed parameters.
 
+use crate::frame::{PROTOCOLS, Protocols};
 use crate::graph::RegionName;
 
 /// What a replica has to know and cannot find out.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Versions of the link protocol that are offered: [`PROTOCOLS`], except in tests.
+    pub protocols: Protocols,
     /// Name of the cluster.
     pub cluster: String,
     /// Name of this region.
@@ -37,9 +40,6 @@ pub struct Settings {
     pub life: u64,
     /// A member not heard of for this long is fenced: `log.retention`.
     pub lease_ms: u64,
-    /// Whether metadata is reaped once it is stable. Then nothing is taken from a fenced region before it has
-    /// what became stable without it: its ops may be about what the others have forgotten.
-    pub reaping: bool,
     /// How long after a new life of a region was first heard of [`crate::stability::Stability::passed`] stands
     /// still. Zero under `sync = "always"` in all regions: then nothing leaves that can be lost.
     pub young_ms: u64,
@@ -51,6 +51,7 @@ impl Settings {
     /// The usual settings for `region` of `cluster` in the run `boot`.
     pub fn new(cluster: &str, region: &RegionName, boot: u64) -> Self {
         Self {
+            protocols: PROTOCOLS,
             cluster: cluster.into(),
             region: region.clone(),
             boot,
@@ -65,7 +66,6 @@ impl Settings {
             forget_held_ms: 30_000,
             life: 0,
             young_ms: 30_000,
-            reaping: true,
             lease_ms: 7 * 24 * 3_600_000,
             pending_bytes_max: 16 << 20,
         }

@@ -2,7 +2,7 @@
 
 use meridian_conflict::clock::{Dot, RegionId, VersionVector};
 
-use crate::frame::Refusal;
+use crate::frame::{Protocol, Protocols, Refusal};
 use crate::route::Reroute;
 
 /// Why a link delivers nothing for now, though it is connected. Nothing is lost: the subscription
@@ -40,6 +40,8 @@ pub struct PeerStatus {
     pub peer: RegionId,
     /// How far the link has come.
     pub phase: Phase,
+    /// What the link speaks, once the peer has said who it is.
+    pub protocol: Option<Protocol>,
     /// A neighbour by the topology; else a link made to heal a route, by either side.
     pub neighbour: bool,
     /// The peer takes ops from us over this link.
@@ -86,8 +88,13 @@ pub enum CloseReason {
     #[error("the peer claims to be another region than its certificate says")]
     WrongRegion,
     /// No common protocol version.
-    #[error("no protocol version in common")]
-    NoCommonProtocol,
+    #[error("no protocol version in common: {ours} here, {theirs} at the peer")]
+    NoCommonProtocol {
+        /// Spoken here.
+        ours: Protocols,
+        /// Spoken by the peer.
+        theirs: Protocols,
+    },
     /// It presents this region's own identity.
     #[error("the peer presents this region's own identity")]
     OwnIdentity,

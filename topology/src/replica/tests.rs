@@ -2,7 +2,7 @@ use meridian_conflict::clock::{Dot, covers_all};
 use meridian_conflict::op::Header;
 
 use super::*;
-use crate::frame::Heartbeat;
+use crate::frame::{Heartbeat, PROTOCOLS, Protocols};
 use crate::graph::RegionName;
 use crate::shape::Shape;
 
@@ -108,8 +108,8 @@ fn strangers_are_closed_and_other_digests_only_shown() {
         (Hello { origin: origin("ap"), ..hello("us", 1) }, CloseReason::WrongRegion),
         (Hello { origin: origin("eu"), ..hello("us", 1) }, CloseReason::OwnIdentity),
         (
-            Hello { protocols: crate::frame::Protocols { lowest: 7, highest: 9 }, ..hello("us", 1) },
-            CloseReason::NoCommonProtocol,
+            Hello { protocols: Protocols { lowest: 7, highest: 9 }, ..hello("us", 1) },
+            CloseReason::NoCommonProtocol { ours: PROTOCOLS, theirs: Protocols { lowest: 7, highest: 9 } },
         ),
     ];
     for (hello, reason) in wrong {
@@ -354,6 +354,28 @@ fn an_op_whose_deps_nobody_has_any_more_is_not_held_for_ever() {
     eu.handle_timeout(NOW.after(30_000), WALL);
     assert_eq!(eu.delivery().pending_ops(), 0);
     assert!(subscription(&drain(&mut eu)).is_some());
+}
+
+/// The giver may have been alone in having what the op depends on, and need not come back.
+#[test]
+fn an_op_that_waits_is_fetched_again_when_its_giver_is_gone_or_has_left() {
+    for leaves in [false, true] {
+        let mut replica = replica("a", &["b", "c"]);
+        let (id_of_feed, _) = subscription(&greet(&mut replica, "b", 1, hello("b", 5))).unwrap();
+        greet(&mut replica, "c", 2, hello("c", 6));
+        replica.handle_batch(NOW, WALL, id("b"), 1, id_of_feed, [op("b", 1, &[("c", 9)])]);
+        assert_eq!(replica.delivery().pending_ops(), 1);
+        if leaves {
+            replica.handle_disconnected(NOW, id("b"), 1);
+            replica.handle_topology(NOW, mesh(&["a", "c"]));
+        } else {
+            replica.handle_disconnected(NOW, id("b"), 1);
+        }
+        replica.handle_timeout(NOW.after(29_999), WALL);
+        assert_eq!(replica.delivery().pending_ops(), 1, "it may still come");
+        replica.handle_timeout(NOW.after(30_000), WALL);
+        assert_eq!(replica.delivery().pending_ops(), 0);
+    }
 }
 
 #[test]

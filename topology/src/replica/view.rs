@@ -7,6 +7,7 @@ use meridian_conflict::clock::{Origin, RegionId, VersionVector};
 use super::link::{Link, distance};
 use super::{PeerStatus, Phase, Replica};
 use crate::delivery::Delivery;
+use crate::frame::Protocol;
 use crate::graph::Graph;
 use crate::time::MonoMs;
 
@@ -28,6 +29,11 @@ impl<B: AsRef<[u8]>> Replica<B> {
     pub fn unconfirmed(&self) -> impl Iterator<Item = RegionId> + '_ {
         let confirmed = |peer: &RegionId| self.holders.get(peer).is_some_and(|h| h.confirmed);
         self.router.neighbours().iter().copied().filter(move |peer| !confirmed(peer))
+    }
+
+    /// What is spoken with `peer`, once it has said who it is.
+    pub fn protocol(&self, peer: RegionId) -> Option<Protocol> {
+        self.links.get(&peer)?.greeted.as_ref().map(|greeted| greeted.protocol)
     }
 
     /// What `peer` has acknowledged as durable on its present link.
@@ -78,6 +84,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         PeerStatus {
             peer,
             phase,
+            protocol: link.greeted.as_ref().map(|greeted| greeted.protocol),
             neighbour: self.router.neighbours().contains(&peer),
             subscribed: link.feed.is_some(),
             silent: link.silent,

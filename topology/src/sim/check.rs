@@ -2,18 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meridian_conflict::clock::{Dot, Hlc, Origin, VersionVector, covers};
+use meridian_conflict::clock::{Dot, Hlc, Origin, Seen, VersionVector, covers};
 use meridian_conflict::digest::digest;
 use meridian_conflict::op::Op;
 
-use super::process::{Body, Disk, Objects};
+use super::process::{Body, Objects, apply};
 use super::random::mix;
+use crate::sequence::{Position, Sequencer};
 
 /// What is known of all ops and clients over a whole run, crashes or not.
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// What is in each op that left its region or was safe there.
-    contents: BTreeMap<(Origin, u64), u64>,
+    contents: BTreeMap<(Origin, u64), (u64, Op<Body>)>,
+    /// Written by a region that every member knew to be removed.
+    outside: BTreeSet<(Origin, u64)>,
     /// Acknowledged to a client.
     acknowledged: BTreeSet<(Origin, u64)>,
     /// By region: the last reading given to an op.
@@ -33,8 +36,21 @@ impl History {
     pub(super) fn register(&mut self, op: &Op<Body>) -> Result<(), String> {
         let Dot { actor, counter } = op.header.dot;
         let found = fingerprint(op);
-        let known = *self.contents.entry((actor, counter)).or_insert(found);
+        let known = self.contents.entry((actor, counter)).or_insert_with(|| (found, op.clone())).0;
         if known == found { Ok(()) } else { Err(format!("dot {counter} of {actor} was used twice")) }
+    }
+
+    /// What all ops that `applied` includes lead to.
+    pub(super) fn fold(&self, applied: &VersionVector) -> Result<Objects, String> {
+        fold(|origin, sequence| self.contents.get(&(origin, sequence)).map(|(_, op)| op), applied)
+    }
+
+    pub(super) fn written_outside(&mut self, dot: &Dot) {
+        self.outside.insert((dot.actor, dot.counter));
+    }
+
+    pub(super) fn is_outside(&self, dot: &Dot) -> bool {
+        self.outside.contains(&(dot.actor, dot.counter))
     }
 
     pub(super) fn acknowledge(&mut self, dot: &Dot) {
@@ -50,23 +66,12 @@ impl History {
         }
     }
 
-    /// A disk was replaced by an old copy: what was safe there alone is excused, and the clock may
-    /// start from the copy.
-    pub(super) fn restored(&mut self, region: usize, disk: &Disk, safe: impl Fn(&Dot) -> bool) {
-        let kept = disk.durable_vector();
-        self.acknowledged.retain(|(actor, counter)| {
-            let dot = Dot::new(*actor, *counter);
-            actor.region() != disk.origin.region() || covers(&kept, &dot) || safe(&dot)
-        });
-        self.clocks.remove(&region);
-    }
-
-    /// A region is gone for good: what was safe there alone is excused.
-    pub(super) fn buried(&mut self, safe: impl Fn(&Dot) -> bool) {
+    /// What was acknowledged and is not `safe` anywhere is no loss to blame anybody for.
+    pub(super) fn excuse(&mut self, safe: impl Fn(&Dot) -> bool) {
         self.acknowledged.retain(|(actor, counter)| safe(&Dot::new(*actor, *counter)));
     }
 
-    /// A region starts with nothing: its clock, too.
+    /// A region starts with nothing, or with an old copy: its clock, too.
     pub(super) fn begun_anew(&mut self, region: usize) {
         self.clocks.remove(&region);
     }
@@ -109,4 +114,36 @@ pub(super) fn same(what: &str, a: &Objects, b: &Objects, now_ms: u64) -> Result<
         }
     }
     Ok(())
+}
+
+/// What ops lead to, in another order than any region's: origin by origin, as far as their deps allow.
+fn fold<'a>(
+    op: impl Fn(Origin, u64) -> Option<&'a Op<Body>>,
+    upto: &VersionVector,
+) -> Result<Objects, String> {
+    let mut sequencer = Sequencer::recover(Origin(0), Position::default());
+    let mut objects = Objects::new();
+    let origins: Vec<Origin> = upto.iter().map(|dot| *dot.actor).collect();
+    while sequencer.applied() != upto {
+        let mut moved = false;
+        for origin in &origins {
+            while sequencer.applied().get(origin) < upto.get(origin) {
+                let next = sequencer.applied().get(origin) + 1;
+                let op = op(*origin, next).ok_or(format!("op {next} of {origin} was never written"))?;
+                let mut deps = op.header.deps.iter();
+                if !deps.all(|(o, s)| o == origin || sequencer.applied().get(o) >= *s) {
+                    break;
+                }
+                if let Some(deps) = sequencer.replay(&op.header).map_err(|e| format!("fold: {e}"))? {
+                    let seen = Seen::Vector { deps, dot: op.header.dot };
+                    apply(&mut objects, &op.header, &op.body, seen, false, Origin(0), |_| {})?;
+                }
+                moved = true;
+            }
+        }
+        if !moved {
+            return Err("ops depend on each other in a circle".into());
+        }
+    }
+    Ok(objects)
 }

@@ -10,6 +10,12 @@ pub(super) enum Payload {
     Connected,
     Control(Vec<u8>),
     Batch(Vec<u8>),
+    /// A takeover is asked for.
+    SeedRequest(Vec<u8>),
+    /// What a donor sends.
+    SeedRows(Vec<u8>),
+    /// The donor's log is not needed any more.
+    SeedDone,
 }
 
 /// A stream within a connection: sent by the dialler or not, and its number (0 is control).
@@ -40,6 +46,11 @@ impl Connection {
     /// Which side `node` is.
     pub(super) fn side(&self, node: usize) -> usize {
         usize::from(self.ends[0] != node)
+    }
+
+    /// From whom to whom a stream goes.
+    pub(super) fn direction(&self, stream: StreamId) -> (usize, usize) {
+        if stream.0 { (self.ends[0], self.ends[1]) } else { (self.ends[1], self.ends[0]) }
     }
 
     /// Puts a payload on its way; returns when it arrives, never before its predecessors.

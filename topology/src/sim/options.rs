@@ -1,10 +1,7 @@
 //! What a seed stands for: shape, rates, faults. Printed with every failure.
 
-use std::collections::BTreeSet;
-
 use super::random::Random;
-use crate::graph::{Feed, Graph, RegionName};
-use crate::shape as topology;
+use super::{Fault, Shape};
 
 /// When ops are flushed, and so when they may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,88 +14,15 @@ pub enum Sync {
     Never,
 }
 
-/// Who feeds whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// Each region is fed by the one before it.
-    Ring,
-    /// Feeds in both directions around, all regions from both sides: every op comes twice.
-    DoubleRing,
-    /// All through region 0.
-    Star,
-    /// The same, and region 1 stands by.
-    StandbyStar,
-    /// Everyone feeds everyone its own ops.
-    Mesh,
-    /// Everyone feeds everyone everything: every op comes many times.
-    FullMesh,
-    /// A ring with random feeds added, all regions from each.
-    Custom,
-    /// The same, each region's ops from the nearest alone.
-    NarrowCustom,
-}
-
-impl Shape {
-    /// Every shape.
-    pub const ALL: [Shape; 8] = [
-        Shape::Ring,
-        Shape::DoubleRing,
-        Shape::Star,
-        Shape::StandbyStar,
-        Shape::Mesh,
-        Shape::FullMesh,
-        Shape::Custom,
-        Shape::NarrowCustom,
-    ];
-}
-
-/// Something that happens at a given time, beside what the seed chooses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Power fails at a region; it is back after some milliseconds, or never.
-    Down {
-        /// Which.
-        node: usize,
-        /// For how long, in milliseconds; for good if `None`.
-        ms: Option<u64>,
-    },
-    /// Nothing passes from one region to another.
-    Cut {
-        /// From where.
-        from: usize,
-        /// To where.
-        to: usize,
-        /// For how long, in milliseconds; for good if `None`.
-        ms: Option<u64>,
-    },
-    /// Some ops at once; how long the last of them takes to all that are alive is reported.
-    Write {
-        /// Where.
-        node: usize,
-        /// How many.
-        ops: u64,
-    },
-    /// Notes how many bytes were sent until now.
-    Mark,
-    /// A region becomes a member, with nothing; one that left before under a new incarnation.
-    Join {
-        /// Which.
-        node: usize,
-    },
-    /// A region is removed. It is not told, and goes on.
-    Leave {
-        /// Which.
-        node: usize,
-    },
-    /// Another shape is put in force.
-    Reshape {
-        /// Which.
-        shape: Shape,
-    },
+impl Sync {
+    /// Reads a mode's name.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        [Sync::Always, Sync::EverySecond, Sync::Never].into_iter().find(|sync| format!("{sync:?}") == name)
+    }
 }
 
 /// Everything that is fixed about a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Number of regions.
     pub regions: usize,
@@ -132,6 +56,14 @@ pub struct Options {
     pub clock_steps: u64,
     /// Whether a region comes back with an old copy of its disk.
     pub restore: bool,
+    /// Times of lost packets and of batches that come twice or out of order.
+    pub noises: u64,
+    /// Disks lost.
+    pub wipes: u64,
+    /// Disks that are full for a while.
+    pub full_disks: u64,
+    /// Times at which logs are truncated, some at all regions.
+    pub truncations: u64,
     /// Bound on held ops.
     pub pending_bytes_max: usize,
     /// After this silence a member is fenced.
@@ -173,8 +105,12 @@ impl Options {
             resets: up_to(random, 4),
             clock_steps: up_to(random, 2),
             restore: !calm && random.percent(12),
+            noises: if random.percent(25) { up_to(random, 3) } else { 0 },
+            wipes: u64::from(!calm && random.percent(12)),
+            full_disks: u64::from(!calm && random.percent(12)),
+            truncations: if random.percent(30) { up_to(random, 3) } else { 0 },
             pending_bytes_max: if random.percent(25) { 2_000 } else { 1 << 20 },
-            narrow: Vec::new(),
+            narrow: if !calm && random.percent(8) { vec![Self::narrow(regions, random)] } else { Vec::new() },
             lease_ms: [8_000, 20_000, 600_000][random.index(3)],
             absent: Vec::new(),
             script: Vec::new(),
@@ -188,21 +124,21 @@ impl Options {
         options
     }
 
+    /// A link with little bandwidth.
+    fn narrow(regions: usize, random: &mut Random) -> (usize, usize, u64) {
+        (random.index(regions), random.index(regions), random.between(3_000, 20_000))
+    }
+
     /// Virtual milliseconds with clients and faults.
-    pub(super) fn span(&self) -> u64 {
+    fn span(&self) -> u64 {
         let commands = (self.commands * self.pace_ms / self.regions as u64).max(200);
-        let ends = self.script.iter().map(|(at, fault)| match fault {
-            Fault::Down { ms: Some(ms), .. } | Fault::Cut { ms: Some(ms), .. } => at + ms,
-            _ => *at,
-        });
+        let ends = self.script.iter().map(|(at, fault)| at + fault.lasts().unwrap_or(0));
         ends.max().unwrap_or(0).max(commands)
     }
 
     /// Whether something never comes back.
     pub fn is_maimed(&self) -> bool {
-        self.script
-            .iter()
-            .any(|(_, fault)| matches!(fault, Fault::Down { ms: None, .. } | Fault::Cut { ms: None, .. }))
+        self.script.iter().any(|(_, fault)| fault.lasts().is_none())
     }
 
     /// Whether the topology changes.
@@ -210,6 +146,96 @@ impl Options {
         let changes =
             |fault| matches!(fault, Fault::Join { .. } | Fault::Leave { .. } | Fault::Reshape { .. });
         self.script.iter().any(|(_, fault)| changes(*fault))
+    }
+
+    /// Chooses what is left to chance: every event is in the script then, and no rate is left.
+    pub(super) fn expand(mut self, random: &mut Random) -> Self {
+        let (n, span) = (self.regions, self.span());
+        let mut events = std::mem::take(&mut self.script);
+        self.clients(random, &mut events);
+        for _ in 0..std::mem::take(&mut self.crashes) {
+            let (at, node, ms) = (random.between(30, span), random.index(n), random.between(1, 400));
+            events.push((at, Fault::Down { node, ms: Some(ms) }));
+        }
+        for _ in 0..std::mem::take(&mut self.restarts) {
+            let (at, node, ms) = (random.between(30, span), random.index(n), random.between(1, 400));
+            events.push((at, Fault::Stop { node, ms }));
+        }
+        for _ in 0..std::mem::take(&mut self.cuts) {
+            let (from, to) = (random.index(n), random.index(n));
+            let (at, ms) = (random.below(span), Some(random.between(20, 3_000)));
+            events.push((at, Fault::Cut { from, to, ms }));
+            if random.percent(50) {
+                events.push((at, Fault::Cut { from: to, to: from, ms }));
+            }
+        }
+        for _ in 0..std::mem::take(&mut self.resets) {
+            let (at, pick) = (random.below(span), random.below(1_000));
+            let double = random.percent(40);
+            events.push((at, if double { Fault::Double { pick } } else { Fault::Reset { pick } }));
+        }
+        for _ in 0..std::mem::take(&mut self.clock_steps) {
+            let (at, node, by) =
+                (random.below(span), random.index(n), random.between(0, 6_000) as i64 - 4_000);
+            events.push((at, Fault::Step { node, by }));
+        }
+        for _ in 0..std::mem::take(&mut self.noises) {
+            let (from, to) = (random.index(n), random.index(n));
+            events.push((random.below(span), Fault::Noise { from, to, ms: random.between(50, 2_000) }));
+        }
+        for _ in 0..std::mem::take(&mut self.wipes) {
+            let (at, node, ms) = (random.between(30, span), random.index(n), random.between(1, 800));
+            events.push((at, Fault::Wipe { node, ms }));
+        }
+        for _ in 0..std::mem::take(&mut self.full_disks) {
+            let (at, node, ms) = (random.below(span), random.index(n), random.between(50, 2_000));
+            events.push((at, Fault::Full { node, ms }));
+        }
+        if self.truncations > 0 {
+            self.late_faults(random, span, &mut events);
+        }
+        for _ in 0..std::mem::take(&mut self.truncations) {
+            let (at, node, all) = (random.below(span + 200), random.index(n), random.percent(60));
+            let which = if all { 0..n } else { node..node + 1 };
+            events.extend(which.map(|node| (at, Fault::Truncate { node })));
+        }
+        if std::mem::take(&mut self.restore) {
+            let (at, node) = (random.between(30, span / 2), random.index(n));
+            events.push((at, Fault::BackUp { node }));
+            let later = random.between(at + 50, span + 60);
+            events.push((later, Fault::Restore { node, ms: random.between(401, 800) }));
+        }
+        // Stable: what happens at the same time stays in this order.
+        events.sort_by_key(|(at, _)| *at);
+        self.script = events;
+        self
+    }
+
+    /// What happens while regions that lack what was truncated take over from others.
+    fn late_faults(&self, random: &mut Random, span: u64, events: &mut Vec<(u64, Fault)>) {
+        for _ in 0..random.between(2, 10) {
+            let (at, node, other) =
+                (random.between(span, span + 4_000), random.index(self.regions), random.index(self.regions));
+            let fault = match random.below(8) {
+                0 | 4 | 5 => Fault::Reset { pick: random.below(1_000) },
+                1 => Fault::Down { node, ms: Some(random.between(1, 400)) },
+                2 => Fault::Cut { from: node, to: other, ms: Some(random.between(20, 1_000)) },
+                3 => Fault::Truncate { node },
+                _ => Fault::Command { node, pick: random.below(100_000) },
+            };
+            events.push((at, fault));
+        }
+    }
+
+    /// Commands of clients, each region's at its own pace.
+    fn clients(&mut self, random: &mut Random, events: &mut Vec<(u64, Fault)>) {
+        let mut next: Vec<u64> = (0..self.regions).map(|_| random.between(1, 60)).collect();
+        for _ in 0..std::mem::take(&mut self.commands) {
+            let Some((node, at)) = next.iter_mut().enumerate().min_by_key(|(_, at)| **at) else { return };
+            // Small numbers read better.
+            events.push((*at, Fault::Command { node, pick: random.below(100_000) }));
+            *at += random.between(1, 2 * self.pace_ms);
+        }
     }
 
     /// Regions that join and leave, and other shapes.
@@ -278,6 +304,10 @@ impl Options {
             resets: 0,
             clock_steps: 0,
             restore: false,
+            noises: 0,
+            wipes: 0,
+            full_disks: 0,
+            truncations: 0,
             pending_bytes_max: 1 << 20,
             narrow: Vec::new(),
             lease_ms: 20_000,
@@ -290,37 +320,16 @@ impl Options {
     pub fn never_waits(&self) -> bool {
         matches!(self.shape, Shape::Ring | Shape::Star | Shape::StandbyStar)
             && self.sync == Sync::Always
-            && !self.restore
+            && self.script.iter().all(|(_, fault)| {
+                !matches!(
+                    fault,
+                    Fault::Restore { .. } | Fault::Wipe { .. } | Fault::Noise { .. } | Fault::Truncate { .. }
+                )
+            })
     }
 
     /// Whether every op is taken from every feeder.
     pub(super) fn redundant(&self) -> bool {
         matches!(self.shape, Shape::DoubleRing | Shape::FullMesh | Shape::Custom)
-    }
-
-    /// The topology among `names`, numbers of regions.
-    pub(super) fn graph(names: &[RegionName], shape: Shape, random: &mut Random) -> Result<Graph, String> {
-        let n = names.len();
-        let feed = |from: usize, to: usize| Feed { from: names[from].clone(), to: names[to].clone() };
-        let shape = match shape {
-            Shape::Ring => topology::Shape::Ring { order: names.to_vec() },
-            Shape::Star | Shape::StandbyStar => topology::Shape::Star {
-                hub: names[0].clone(),
-                standby_hubs: if shape == Shape::Star { Vec::new() } else { names[1..2.min(n)].to_vec() },
-            },
-            Shape::Mesh | Shape::FullMesh => topology::Shape::Mesh,
-            Shape::DoubleRing | Shape::Custom | Shape::NarrowCustom => {
-                let mut feeds = BTreeSet::new();
-                for to in 0..n {
-                    let before = (to + n - 1) % n;
-                    let other = if shape == Shape::DoubleRing { (to + 1) % n } else { random.index(n) };
-                    feeds.extend(
-                        [before, other].into_iter().filter(|from| *from != to).map(|from| feed(from, to)),
-                    );
-                }
-                topology::Shape::Custom { feeds: feeds.into_iter().collect() }
-            }
-        };
-        shape.graph(names).map_err(|errors| errors.to_string())
     }
 }

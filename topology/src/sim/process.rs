@@ -10,6 +10,7 @@ use meridian_conflict::outcome::Outcome;
 
 use super::Mutant;
 use super::random::Random;
+use super::seeding::{Stage, Takeover};
 use crate::feed::Feed;
 use crate::replica::Replica;
 use crate::sequence::{Position, Sequencer};
@@ -42,24 +43,64 @@ pub(super) struct Disk {
     pub(super) clean: bool,
     /// Readings may have been given out up to here.
     pub(super) clock_bound: Hlc,
+    /// Records before this one were dropped: nothing but the bookkeeping of the simulator reads them.
+    pub(super) start: usize,
+    /// Takeovers: what was adopted between the records, by the number of the one that follows.
+    pub(super) jumps: BTreeMap<usize, Vec<Position>>,
+    /// What the log has jumped over.
+    pub(super) floor: VersionVector,
+    /// Where a takeover stands.
+    pub(super) stage: Option<Stage>,
 }
 
 impl Disk {
     pub(super) fn new(origin: Origin) -> Self {
         let store = Stored::default();
-        Self { log: Vec::new(), durable: 0, store, origin, life: 0, clean: true, clock_bound: Hlc(0) }
+        Self {
+            log: Vec::new(),
+            durable: 0,
+            store,
+            origin,
+            life: 0,
+            clean: true,
+            clock_bound: Hlc(0),
+            start: 0,
+            jumps: BTreeMap::new(),
+            floor: VersionVector::new(),
+            stage: None,
+        }
     }
 
-    /// Power fails: any suffix of what was not synced is gone.
-    pub(super) fn crash(&mut self, written: usize, random: &mut Random) {
+    /// What the first `end` records and the takeovers among them include.
+    pub(super) fn vector_at(&self, end: usize) -> VersionVector {
+        let mut vector: VersionVector = self.log.iter().take(end).map(|op| op.header.dot).collect();
+        for dot in self.jumps.range(..=end).flat_map(|(_, jumps)| jumps).flat_map(|p| p.applied.iter()) {
+            raise(&mut vector, *dot.actor, dot.counter);
+        }
+        vector
+    }
+
+    /// What the log does not have.
+    pub(super) fn lost(&self, mutant: Mutant) -> VersionVector {
+        let mut lost = if self.start == 0 { VersionVector::new() } else { self.vector_at(self.start) };
+        if mutant != Mutant::FloorIgnored {
+            self.floor.iter().for_each(|dot| raise(&mut lost, *dot.actor, dot.counter));
+        }
+        lost
+    }
+
+    /// Power fails: any suffix of what was not synced is gone. Returns whether there was any.
+    pub(super) fn crash(&mut self, written: usize, random: &mut Random) -> bool {
         let kept = random.between(self.durable as u64, written.max(self.durable) as u64) as usize;
+        let lost = kept < self.log.len();
         self.log.truncate(kept);
         self.durable = kept;
         self.clean = false;
+        lost
     }
 
     pub(super) fn durable_vector(&self) -> VersionVector {
-        self.log.iter().take(self.durable).map(|op| op.header.dot).collect()
+        self.vector_at(self.durable)
     }
 }
 
@@ -99,6 +140,7 @@ pub(super) struct Process {
     pub(super) serving: bool,
     dirty: BTreeSet<Key>,
     commit: Option<Commit>,
+    pub(super) takeover: Takeover,
 }
 
 /// The state that a disk stands for.
@@ -112,7 +154,13 @@ pub(super) fn recover(disk: &Disk, mutant: Mutant) -> Result<(Sequencer, Objects
     }
     let mut sequencer = Sequencer::recover(disk.origin, position);
     let mut objects = disk.store.rows.clone();
-    for op in disk.log.get(disk.store.at..).unwrap_or_default() {
+    sequencer.raise_floor(&disk.floor);
+    let adopt = |sequencer: &mut Sequencer, at: usize| {
+        let mut jumps = disk.jumps.get(&at).into_iter().flatten();
+        jumps.try_for_each(|position| sequencer.adopt(position)).map_err(|e| format!("replay: {e}"))
+    };
+    for (at, op) in disk.log.iter().enumerate().skip(disk.store.at) {
+        adopt(&mut sequencer, at)?;
         let header = match mutant {
             Mutant::ClockNotRestored => Header { hlc: Hlc(0), ..op.header.clone() },
             _ => op.header.clone(),
@@ -130,13 +178,14 @@ pub(super) fn recover(disk: &Disk, mutant: Mutant) -> Result<(Sequencer, Objects
             )?;
         }
     }
+    adopt(&mut sequencer, disk.log.len())?;
     if mutant != Mutant::ClockNotRestored {
         sequencer.merge_clock(disk.clock_bound);
     }
     Ok((sequencer, objects))
 }
 
-fn apply(
+pub(super) fn apply(
     objects: &mut Objects,
     header: &Header,
     body: &[u8],
@@ -202,6 +251,7 @@ impl Process {
                 })
                 .collect(),
             commit: None,
+            takeover: Takeover { stage: disk.stage.clone(), ..Takeover::default() },
         }
     }
 
@@ -267,6 +317,34 @@ impl Process {
         disk.durable = disk.durable.max(upto);
         let safe = self.unacknowledged.iter().take_while(|(at, _)| *at <= disk.durable).count();
         self.unacknowledged.drain(..safe).map(|(_, dot)| dot).collect()
+    }
+
+    /// Everything is in the store, which must not be ahead of the log: sync that first.
+    pub(super) fn commit_all(&mut self, disk: &mut Disk) {
+        (self.commit, self.dirty) = (None, BTreeSet::new());
+        let rows = self.objects.iter().filter(|(_, object)| !object.is_vacant());
+        let rows = rows.map(|(key, object)| (key.clone(), object.clone())).collect();
+        disk.store = Stored { position: self.sequencer.position(), at: disk.log.len(), rows };
+    }
+
+    /// Merges another region's state of a key.
+    pub(super) fn merge(
+        &mut self,
+        key: &Key,
+        ours: &VersionVector,
+        other: &Object,
+        theirs: &VersionVector,
+        mutant: Mutant,
+    ) {
+        let object = self.objects.entry(key.clone()).or_default();
+        match mutant {
+            Mutant::SeedNotMerged => *object = other.clone(),
+            _ => object.merge(ours, other, theirs),
+        }
+        self.dirty.insert(key.clone());
+        if object.is_vacant() {
+            self.objects.remove(key);
+        }
     }
 
     /// Goes on with a commit of the store, or begins one.

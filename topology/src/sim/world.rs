@@ -1,8 +1,11 @@
 //! Regions, links, clients and faults in virtual time.
 
+mod donor;
 mod ending;
+mod faults;
 mod life;
 mod membership;
+mod seeding;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -12,11 +15,11 @@ use meridian_conflict::op::{Header, Op};
 
 use super::check::{History, same};
 use super::network::{Connection, Payload, StreamId};
-use super::options::{Fault, Options, Shape, Sync};
-use super::process::{Body, CLOCK_AHEAD_MS, Disk, Process, Running, recover};
+use super::options::{Options, Sync};
+use super::process::{Body, CLOCK_AHEAD_MS, Disk, Key, Process, Running, recover};
 use super::random::{Random, mix};
 use super::workload::command;
-use super::{Failure, Mutant, Report};
+use super::{Failure, Fault, Mutant, Report, Schedule, Shape};
 use crate::frame::Control;
 use crate::frame::batch::{BatchDecoder, BatchEncoder};
 use crate::graph::{Graph, RegionName};
@@ -44,23 +47,21 @@ const BATCH_OPS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
     Arrive { connection: u64, stream: StreamId },
+    Echo { number: u64 },
+    Consider { node: usize, generation: u64 },
+    Donate { node: usize, generation: u64, session: u64 },
     Lost { node: usize, connection: u64 },
+    Ended { node: usize, connection: u64 },
     Dial { node: usize, peer: usize, generation: u64 },
     Pump { node: usize, generation: u64 },
     Fault(Fault),
     Idle { from: usize, to: usize },
     Reload { node: usize, graph: u64 },
-    Client { node: usize },
     Flush { node: usize, generation: u64 },
     Synced { node: usize, generation: u64, upto: Option<usize> },
     Timer { node: usize, generation: u64 },
     Commit { node: usize, generation: u64 },
-    Crash { node: usize, clean: bool, restore: bool },
     Start { node: usize },
-    BackUp { node: usize },
-    Cut { from: usize, to: usize, until: u64 },
-    Reset { pick: u64, double: bool },
-    Step { node: usize, by: i64 },
     Heal,
     Check,
 }
@@ -80,6 +81,10 @@ struct Node {
     restored: bool,
     process: Option<Process>,
     clock_offset: i64,
+    /// From when on every member knows that it is removed.
+    removed_at: Option<u64>,
+    /// Until when the disk takes no writes.
+    full_until: u64,
     delays: Vec<u64>,
 }
 
@@ -95,7 +100,10 @@ pub(super) struct World<'a> {
     seed: u64,
     options: Options,
     mutant: Mutant,
+    /// Chance, apart for each use: a schedule with fewer events stays like the longer one.
     random: Random,
+    network: Random,
+    disks: Random,
     now: u64,
     events: BTreeMap<(u64, u64), Event>,
     next_number: u64,
@@ -105,6 +113,10 @@ pub(super) struct World<'a> {
     connections: BTreeMap<u64, Connection>,
     /// Directions that carry nothing, and until when.
     cuts: BTreeMap<(usize, usize), u64>,
+    /// Directions in which packets are lost and batches repeated, and until when.
+    noise: BTreeMap<(usize, usize), u64>,
+    /// Batches that come once more, or late.
+    echoes: BTreeMap<u64, (u64, StreamId, Payload)>,
     /// Until when narrow links are busy with ops.
     busy: BTreeMap<(usize, usize), u64>,
     /// Scripted writes on their way.
@@ -113,7 +125,6 @@ pub(super) struct World<'a> {
     graphs: BTreeMap<u64, Graph>,
     /// Whether any route ever changed.
     rerouted: bool,
-    commands_left: u64,
     healed: bool,
     history: History,
     /// For mutants: true headers, cursors that should have been forgotten.
@@ -131,12 +142,9 @@ fn region_name(number: usize) -> RegionName {
 }
 
 impl<'a> World<'a> {
-    pub(super) fn new(
-        seed: u64,
-        options: Options,
-        mutant: Mutant,
-        trace: Option<&'a mut Vec<String>>,
-    ) -> Self {
+    pub(super) fn new(schedule: &Schedule, mutant: Mutant, trace: Option<&'a mut Vec<String>>) -> Self {
+        let Schedule { seed, options } = schedule.clone();
+        let end = schedule.end();
         let mut random = Random::new(seed ^ 0x5eed);
         let names: Vec<RegionName> = (0..options.regions).map(region_name).collect();
         let ids: Vec<RegionId> = names.iter().map(|name| RegionId::of(name.as_str())).collect();
@@ -146,7 +154,7 @@ impl<'a> World<'a> {
             .filter(|(at, _)| !options.absent.contains(at))
             .map(|(_, n)| n.clone())
             .collect();
-        let graph = match Options::graph(&members, options.shape, &mut random) {
+        let graph = match options.shape.graph(&members, &mut random) {
             Ok(graph) => graph,
             Err(error) => unreachable!("shapes of the simulator are valid: {error}"),
         };
@@ -164,6 +172,8 @@ impl<'a> World<'a> {
                 backup: None,
                 restored: false,
                 process: None,
+                removed_at: None,
+                full_until: 0,
                 clock_offset: random.between(0, 2 * options.skew_ms) as i64 - options.skew_ms as i64,
                 delays: (0..options.regions)
                     .map(|to| {
@@ -177,6 +187,8 @@ impl<'a> World<'a> {
             seed,
             mutant,
             random,
+            network: Random::new(seed ^ 0x0e7),
+            disks: Random::new(seed ^ 0xd15c),
             now: 0,
             events: BTreeMap::new(),
             next_number: 1,
@@ -185,11 +197,12 @@ impl<'a> World<'a> {
             shape: options.shape,
             connections: BTreeMap::new(),
             cuts: BTreeMap::new(),
+            noise: BTreeMap::new(),
+            echoes: BTreeMap::new(),
             busy: BTreeMap::new(),
             watched: Vec::new(),
             graphs: BTreeMap::new(),
             rerouted: false,
-            commands_left: options.commands,
             healed: false,
             history: History::default(),
             headers: BTreeMap::new(),
@@ -198,56 +211,19 @@ impl<'a> World<'a> {
             trace,
             options,
         };
-        world.schedule();
+        world.schedule(end);
         world
     }
 
-    /// Everything that is known from the start: clients, dials, faults.
-    fn schedule(&mut self) {
-        let n = self.options.regions;
-        for node in 0..n {
+    /// Everything that is known from the start.
+    fn schedule(&mut self, end: u64) {
+        for node in 0..self.options.regions {
             self.at(0, Event::Start { node });
-            let first = self.random.between(1, 60);
-            self.at(first, Event::Client { node });
         }
-        let span = self.options.span();
-        let options = self.options.clone();
-        for (time, fault) in &options.script {
-            self.at(*time, Event::Fault(*fault));
+        for (time, fault) in self.options.script.clone() {
+            self.at(time, Event::Fault(fault));
         }
-        for _ in 0..options.crashes {
-            let (time, node) = (self.random.between(30, span), self.random.index(n));
-            self.at(time, Event::Crash { node, clean: false, restore: false });
-        }
-        for _ in 0..options.restarts {
-            let (time, node) = (self.random.between(30, span), self.random.index(n));
-            self.at(time, Event::Crash { node, clean: true, restore: false });
-        }
-        for _ in 0..options.cuts {
-            let (from, to) = (self.random.index(n), self.random.index(n));
-            let (time, length) = (self.random.below(span), self.random.between(20, 3_000));
-            self.at(time, Event::Cut { from, to, until: time + length });
-            if self.random.percent(50) {
-                self.at(time, Event::Cut { from: to, to: from, until: time + length });
-            }
-        }
-        for _ in 0..options.resets {
-            let (time, pick) = (self.random.below(span), self.random.next());
-            let double = self.random.percent(40);
-            self.at(time, Event::Reset { pick, double });
-        }
-        for _ in 0..options.clock_steps {
-            let (time, node) = (self.random.below(span), self.random.index(n));
-            let by = self.random.between(0, 6_000) as i64 - 4_000;
-            self.at(time, Event::Step { node, by });
-        }
-        if options.restore {
-            let (time, node) = (self.random.between(30, span / 2), self.random.index(n));
-            self.at(time, Event::BackUp { node });
-            let later = self.random.between(time + 50, span + 60);
-            self.at(later, Event::Crash { node, clean: false, restore: true });
-        }
-        self.at(span + 300, Event::Heal);
+        self.at(end + 300, Event::Heal);
     }
 
     fn at(&mut self, time: u64, event: Event) {
@@ -278,9 +254,11 @@ impl<'a> World<'a> {
     pub(super) fn run(mut self) -> Result<Report, Box<Failure>> {
         let outcome = self.steps();
         let Self { seed, options, mutant, report, now, .. } = self;
-        outcome
-            .map_err(|what| Box::new(Failure { seed, mutant, options: options.clone(), what, at_ms: now }))?;
-        Ok(report)
+        let schedule = Schedule { seed, options };
+        match outcome {
+            Ok(()) => Ok(report),
+            Err(what) => Err(Box::new(Failure { schedule, mutant, what, at_ms: now })),
+        }
     }
 
     fn steps(&mut self) -> Result<(), String> {
@@ -313,6 +291,15 @@ impl<'a> World<'a> {
     fn step(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Arrive { connection, stream } => self.arrive(connection, stream),
+            Event::Echo { number } => self.echo(number),
+            Event::Consider { node, generation } => {
+                if self.running(node, generation).is_some() {
+                    self.consider_takeover(node);
+                }
+                Ok(())
+            }
+            Event::Donate { node, generation, session } => self.donate(node, generation, session),
+            Event::Ended { node, connection } => self.ended(node, connection),
             Event::Lost { node, connection } => self.lost(node, connection),
             Event::Dial { node, peer, generation } => self.dial(node, peer, generation),
             Event::Pump { node, generation } => match self.running(node, generation) {
@@ -322,75 +309,14 @@ impl<'a> World<'a> {
             Event::Fault(fault) => self.fault(fault),
             Event::Idle { from, to } => self.idle(from, to),
             Event::Reload { node, graph } => self.reload(node, graph),
-            Event::Client { node } => self.client(node),
             Event::Flush { node, generation } => self.flush(node, generation),
             Event::Synced { node, generation, upto } => self.synced(node, generation, upto),
             Event::Timer { node, generation } => self.timer(node, generation),
             Event::Commit { node, generation } => self.commit(node, generation),
-            Event::Crash { node, clean, restore } => self.crash(node, clean, restore, None),
             Event::Start { node } => self.start(node),
-            Event::BackUp { node } => {
-                let node = &mut self.nodes[node];
-                let mut copy = node.disk.clone();
-                copy.log.truncate(copy.durable);
-                node.backup = Some(copy);
-                Ok(())
-            }
-            Event::Cut { from, to, until } => {
-                self.cut(from, to, until);
-                Ok(())
-            }
-            Event::Reset { pick, double } => self.reset(pick, double),
-            Event::Step { node, by } => {
-                self.note(|| format!("clock of {node} steps by {by}"));
-                self.nodes[node].clock_offset += by;
-                self.report.clock_steps += 1;
-                Ok(())
-            }
             Event::Heal => self.heal(),
             Event::Check => Ok(()),
         }
-    }
-
-    fn fault(&mut self, fault: Fault) -> Result<(), String> {
-        self.report.long_faults += 1;
-        match fault {
-            Fault::Down { node, ms } => {
-                self.crash(node, false, false, ms.or(Some(FOR_EVER)))?;
-                if ms.is_none() {
-                    self.bury(node);
-                }
-            }
-            Fault::Cut { from, to, ms } => self.cut(from, to, ms.map_or(FOR_EVER, |ms| self.now + ms)),
-            Fault::Write { node, ops } => {
-                let Some(process) = &self.nodes[node].process else { return Ok(()) };
-                let before = process.sequencer.sequence();
-                // Not every command writes.
-                for _ in 0..ops.saturating_mul(4) + 100 {
-                    self.write(node)?;
-                    let process = self.nodes[node].process.as_ref();
-                    if process.is_some_and(|process| process.sequencer.sequence() >= before + ops) {
-                        break;
-                    }
-                }
-                if let Some(process) = &self.nodes[node].process {
-                    let dot = Dot::new(process.sequencer.origin(), process.sequencer.sequence());
-                    let place = self.report.reached_ms.len();
-                    self.watched.push(Watched { place, dot, written: self.now });
-                    self.report.reached_ms.push(None);
-                    self.report.others_ms.push(None);
-                    self.look_at_watched();
-                }
-            }
-            Fault::Join { node } => self.join(node)?,
-            Fault::Leave { node } => self.leave(node)?,
-            Fault::Reshape { shape } => {
-                self.shape = shape;
-                self.change_topology()?;
-            }
-            Fault::Mark => self.report.marks.push(self.report.sent_bytes),
-        }
-        Ok(())
     }
 
     fn running(&mut self, node: usize, generation: u64) -> Option<&mut Process> {

@@ -117,10 +117,49 @@ fn time_has_passed_once_everyone_has_what_was_stamped_before() {
     a.own_clock(3, Hlc::from_ms(80));
     a.own_durable(&vector(&[("a", 3)]));
     a.merge(MonoMs(0), &row("c", 71, &[("a", 2)]));
-    assert_eq!(a.passed(MonoMs(0)), Hlc::from_ms(50));
+    assert_eq!(a.passed(MonoMs(0)), Hlc(0), "an op may have been given out without having seen a's second");
     a.merge(MonoMs(0), &row("b", 90, &[("a", 3)]));
     a.merge(MonoMs(0), &row("c", 91, &[("a", 3)]));
     assert_eq!(a.passed(MonoMs(0)), Hlc::from_ms(80));
+    assert!(a.is_waited_for(region("c")));
+}
+
+#[test]
+fn time_passes_without_a_fenced_member_only_where_most_members_are() {
+    let mut a = stability(&[]);
+    a.own_clock(0, Hlc::from_ms(50));
+    a.merge(MonoMs(0), &row("b", 60, &[]));
+    a.merge(MonoMs(0), &row("c", 40, &[("c", 1)]));
+    a.own_durable(&vector(&[("c", 1)]));
+    assert_eq!(a.passed(MonoMs(0)), Hlc(0));
+    a.merge(MonoMs(1), &row("b", 61, &[]));
+    assert_eq!(a.review(MonoMs(LEASE)), [(region("c"), true)], "b was heard of later");
+    a.merge(MonoMs(LEASE), &row("b", 62, &[("c", 1)]));
+    assert_eq!(a.passed(MonoMs(LEASE)), Hlc::from_ms(50));
+    assert!(!a.is_waited_for(region("c")) && a.is_waited_for(region("b")));
+    // Back again, it may bring ops that are older, until time has passed with it.
+    a.merge(MonoMs(LEASE), &row("c", 45, &[("c", 1)]));
+    assert_eq!(a.review(MonoMs(LEASE)), [(region("c"), false)]);
+    assert!(!a.is_waited_for(region("c")));
+    assert_eq!(a.passed(MonoMs(LEASE)), Hlc::from_ms(45));
+    assert!(a.is_waited_for(region("c")));
+    // Alone among three it stands still, and says for whom.
+    a.own_clock(0, Hlc::from_ms(99));
+    assert_eq!(a.review(MonoMs(3 * LEASE)).len(), 2);
+    assert!(!a.has_quorum() && a.blocked_by().is_some());
+    assert_eq!(a.passed(MonoMs(3 * LEASE)), Hlc::from_ms(45));
+}
+
+#[test]
+fn of_two_halves_only_the_one_with_the_least_member_goes_on() {
+    for (own, goes_on) in [("a", region("a") < region("b")), ("b", region("b") < region("a"))] {
+        let members = ["a", "b"].map(region).into_iter();
+        let mut alone = Stability::new(origin(own), 1, VersionVector::new(), members, LEASE, 0);
+        alone.review(MonoMs(0));
+        alone.own_clock(0, Hlc::from_ms(7));
+        alone.review(MonoMs(LEASE));
+        assert_eq!(alone.passed(MonoMs(LEASE)) == Hlc::from_ms(7), goes_on);
+    }
 }
 
 #[test]

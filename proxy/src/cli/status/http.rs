@@ -1,4 +1,4 @@
-//! As much of an HTTP/1.1 client as one GET from an admin server needs: no TLS, no redirects, no
+//! As much of an HTTP/1.1 client as one request to an admin server needs: no TLS, no redirects, no
 //! chunks. What follows without end is asked for in HTTP/1.0, which has none either.
 
 use std::fmt;
@@ -130,20 +130,32 @@ impl fmt::Display for Url {
 /// The body of `path` at `url`.
 ///
 /// # Errors
-/// [`HttpError`], also for every status but 200.
+/// [`HttpError`], also for every status but 200 and 202.
 pub async fn get(url: &Url, path: &str) -> Result<Vec<u8>, HttpError> {
-    let asked = tokio::time::timeout(ANSWER_WITHIN, exchange(url, path)).await;
+    ask(url, "GET", path).await
+}
+
+/// The body that posting nothing to `path` is answered with.
+///
+/// # Errors
+/// As [`get`].
+pub async fn post(url: &Url, path: &str) -> Result<Vec<u8>, HttpError> {
+    ask(url, "POST", path).await
+}
+
+async fn ask(url: &Url, method: &str, path: &str) -> Result<Vec<u8>, HttpError> {
+    let asked = tokio::time::timeout(ANSWER_WITHIN, exchange(url, method, path)).await;
     let answer = asked
         .map_err(|_| HttpError::Slow { url: url.clone() })?
         .map_err(|source| HttpError::Connection { url: url.clone(), source })?;
     body(url, answer)
 }
 
-async fn exchange(url: &Url, path: &str) -> std::io::Result<Vec<u8>> {
+async fn exchange(url: &Url, method: &str, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect((url.host.as_str(), url.port)).await?;
     let authority = url.authority();
     let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: {authority}\r\naccept: */*\r\nuser-agent: meridian\r\nconnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: {authority}\r\naccept: */*\r\nuser-agent: meridian\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
@@ -242,7 +254,7 @@ fn body(url: &Url, answer: Vec<u8>) -> Result<Vec<u8>, HttpError> {
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 "));
     let status = status.ok_or_else(|| foreign("no HTTP/1.1 status line"))?;
-    if !status.starts_with("200") {
+    if !["200", "202"].iter().any(|good| status.starts_with(good)) {
         return Err(HttpError::Status { url: url.clone(), status: status.to_owned() });
     }
     let mut length = None;

@@ -72,14 +72,23 @@ struct State {
 /// What flushes pass through: closed, they take as long as the test likes.
 #[derive(Default)]
 struct Gate {
-    closed: Mutex<bool>,
-    opened: Condvar,
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    closed: bool,
+    held: usize,
 }
 
 impl Gate {
     fn pass(&self) {
-        let mut closed = self.closed.lock();
-        self.opened.wait_while(&mut closed, |closed| *closed);
+        let mut state = self.state.lock();
+        state.held += 1;
+        self.changed.notify_all();
+        self.changed.wait_while(&mut state, |state| state.closed);
+        state.held -= 1;
     }
 }
 
@@ -151,8 +160,14 @@ impl SimDisk {
     /// From now on flushes do not end, until this is taken back.
     pub(crate) fn hold_flushes(&self, hold: bool) {
         let gate = Arc::clone(&self.0.lock().gate);
-        *gate.closed.lock() = hold;
-        gate.opened.notify_all();
+        gate.state.lock().closed = hold;
+        gate.changed.notify_all();
+    }
+
+    /// Returns once a flush is held.
+    pub(crate) fn wait_for_held_flush(&self) {
+        let gate = Arc::clone(&self.0.lock().gate);
+        gate.changed.wait_while(&mut gate.state.lock(), |state| state.held == 0);
     }
 
     pub(crate) fn flushes(&self) -> u64 {
@@ -190,9 +205,11 @@ impl Disk for SimDisk {
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn LogFile>> {
         let mut state = self.0.lock();
         let id = state.files.len();
-        if state.spend(len) < len {
+        // As `fallocate` does: all or nothing.
+        if state.space.is_some_and(|space| space < len) {
             return Err(full());
         }
+        state.spend(len);
         let mut content = Content::default();
         content.now.resize(len as usize, 0);
         content.pending.push(Change::SetLen(len));

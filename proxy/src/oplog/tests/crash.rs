@@ -36,6 +36,9 @@ enum Action {
     Push(usize),
     Write,
     Flush,
+    /// Begin a flush beside the writer, which writes on until its end.
+    Begin,
+    End,
     Truncate(u8),
     Crash(u64),
     Close,
@@ -47,6 +50,8 @@ fn action() -> impl Strategy<Value = Action> {
         1 => (1000usize..12_000).prop_map(Action::Push),
         4 => Just(Action::Write),
         2 => Just(Action::Flush),
+        2 => Just(Action::Begin),
+        2 => Just(Action::End),
         1 => any::<u8>().prop_map(Action::Truncate),
         1 => any::<u64>().prop_map(Action::Crash),
         1 => Just(Action::Close),
@@ -64,11 +69,18 @@ proptest! {
         let mut disk = SimDisk::default();
         let (mut steps, _) = Steps::open(&disk);
         let mut starts = vec![steps.log.start_lsn()];
+        let mut beside = None;
         for action in actions.into_iter().chain([Action::Crash(last)]) {
             match action {
                 Action::Push(len) => drop(steps.push(len)),
                 Action::Write => steps.write().unwrap(),
                 Action::Flush => steps.writer.flush().unwrap(),
+                Action::Begin => beside = Some(steps.writer.flush_from_here()),
+                Action::End => {
+                    if let Some(flush) = beside.take() {
+                        flush.run(&steps.log.shared).unwrap();
+                    }
+                }
                 Action::Truncate(at) => {
                     let segments = steps.log.segments();
                     let end = segments[at as usize % segments.len()].end.min(steps.log.durable_lsn());
@@ -78,6 +90,7 @@ proptest! {
                     let crashed = disk.crash(picker(seed));
                     let found = check_survivors(&steps, steps.log.durable_lsn(), &crashed);
                     prop_assert!(found.tail != Tail::Closed);
+                    beside = None;
                     let used = steps.buffer.end();
                     // Recovery may lose power as well.
                     let again = crashed.crash(picker(seed.rotate_left(9)));
@@ -88,6 +101,7 @@ proptest! {
                     starts.push(steps.log.start_lsn());
                 }
                 Action::Close => {
+                    beside = None;
                     steps.write().unwrap();
                     steps.writer.close().unwrap();
                     let crashed = disk.crash(picker(last));
@@ -266,6 +280,39 @@ fn q4_full_disk_acknowledges_nothing_and_goes_on_when_space_returns() {
         steps.write_and_flush();
         check_survivors(&steps, steps.buffer.end(), &disk.crash(picker(space)));
     }
+}
+
+#[test]
+fn q4_a_log_goes_on_and_starts_with_less_room_than_a_segment() {
+    let roomy = Settings { segment_bytes: 1 << 20, ..settings() };
+    let disk = SimDisk::default();
+    let (opened, _) = open_on(Arc::new(disk.clone()), roomy.clone()).unwrap();
+    let (log, writer) = opened.start(0u64).unwrap();
+    let buffer = log.buffer();
+    let mut steps = Steps { log, writer, buffer, batch: Batch::default(), next: 0, pushed: Vec::new() };
+    // The next segment is allocated when this one is half full: there is room for a small one only.
+    disk.set_space(Some(500 << 10));
+    while steps.log.segments().len() < 2 {
+        steps.push(60_000);
+        // A disk in memory takes space for what is written, though it was allocated.
+        disk.set_space(Some(500 << 10));
+        steps.write_and_flush();
+    }
+    let small = steps.log.segments().pop().unwrap();
+    assert!(small.bytes < 500 << 10, "{small:?}");
+    steps.push(1_000);
+    steps.write_and_flush();
+    check_survivors(&steps, steps.buffer.end(), &disk.crash(picker(5)));
+    steps.writer.close().unwrap();
+    let reopened = disk.settled();
+    reopened.set_space(Some(100 << 10));
+    let (opened, recovery) = open_on(Arc::new(reopened.clone()), roomy.clone()).unwrap();
+    assert_eq!(recovery.tail, Tail::Closed);
+    let (log, _writer) = opened.start(0u64).unwrap();
+    assert!(log.segments().pop().unwrap().bytes < 100 << 10);
+    reopened.set_space(Some(100));
+    let (opened, _) = open_on(Arc::new(reopened), roomy).unwrap();
+    assert!(opened.start(0u64).is_err(), "without any room there is no log");
 }
 
 #[test]

@@ -249,6 +249,111 @@ fn every_second_flushes_without_being_asked() {
     assert_eq!(log.flushes(), 1);
 }
 
+/// More than what fits a segment of [`ROOMY`] behind the first record.
+const BEYOND: usize = 65_000;
+
+/// Segments so large that the next one is not allocated, and its allocation flushed, too soon.
+const ROOMY: u64 = 64 << 10;
+
+/// A log whose flush of its first record is held.
+fn held_in_flush(disk: &SimDisk, sync: Sync) -> (Log<u64>, Sequencer, WriterThread<u64>, Lsn) {
+    let settings = Settings { sync, segment_bytes: ROOMY, ..settings() };
+    let (log, sequencer, thread) = start(Arc::new(disk.clone()), settings);
+    disk.hold_flushes(true);
+    let first = sequencer.push(&log, 10);
+    let asking = log.clone();
+    std::thread::spawn(move || asking.sync_now_blocking());
+    disk.wait_for_held_flush();
+    (log, sequencer, thread, first)
+}
+
+#[test]
+fn a_slow_flush_holds_up_no_write() {
+    for sync in [Sync::EverySecond, Sync::Never] {
+        let disk = SimDisk::default();
+        let (log, sequencer, thread, first) = held_in_flush(&disk, sync);
+        runtime().block_on(async {
+            let mut last = first;
+            for _ in 0..20 {
+                last = sequencer.push(&log, 100);
+                soon(log.wait_written(last)).await.unwrap();
+            }
+            let mut reader = log.read_from(first);
+            assert!(read_numbers(&mut reader, 21, Upto::Written).await.into_iter().eq(0..21));
+            assert!(log.durable_lsn() <= first, "nothing is called durable before its flush ended");
+            let all = tokio::spawn({
+                let log = log.clone();
+                async move { log.sync_now().await }
+            });
+            disk.hold_flushes(false);
+            soon(log.wait_durable(first)).await.unwrap();
+            soon(all).await.unwrap().unwrap();
+            assert!(log.durable_lsn() > last, "who asked during a flush is answered by the next");
+            assert_eq!(log.durable(), log.written());
+        });
+        thread.shutdown().unwrap();
+    }
+}
+
+#[test]
+fn a_flush_says_no_more_than_what_was_written_before_it() {
+    let disk = SimDisk::default();
+    let (log, sequencer, _thread, first) = held_in_flush(&disk, Sync::Never);
+    runtime().block_on(async {
+        let second = sequencer.push(&log, 100);
+        soon(log.wait_written(second)).await.unwrap();
+        disk.hold_flushes(false);
+        soon(log.wait_durable(first)).await.unwrap();
+        let (durable, mark) = log.durable();
+        assert!(durable <= second);
+        assert_eq!(mark, 1);
+    });
+}
+
+#[test]
+fn a_segment_ends_after_the_flush_that_runs() {
+    let disk = SimDisk::default();
+    let (log, sequencer, thread, _) = held_in_flush(&disk, Sync::EverySecond);
+    runtime().block_on(async {
+        let beyond = sequencer.push(&log, BEYOND);
+        let waiting = {
+            let log = log.clone();
+            tokio::spawn(async move { log.wait_written(beyond).await })
+        };
+        disk.hold_flushes(false);
+        soon(waiting).await.unwrap().unwrap();
+        soon(log.sync_now()).await.unwrap();
+        assert_eq!(log.segments().len(), 2);
+        assert_eq!(log.durable(), log.written());
+    });
+    thread.shutdown().unwrap();
+}
+
+#[test]
+fn q4_a_failed_flush_beside_the_writer_ends_trust_too() {
+    // With and without a segment that ends meanwhile: its own flush would succeed.
+    for next in [100, BEYOND] {
+        let disk = SimDisk::default();
+        let (log, sequencer, thread, first) = held_in_flush(&disk, Sync::EverySecond);
+        runtime().block_on(async {
+            sequencer.push(&log, next);
+            disk.fail_next_flush();
+            disk.hold_flushes(false);
+            assert!(matches!(soon(log.wait_durable(first)).await, Err(LogError::Failed { .. })));
+            assert_eq!(log.health(), LogHealth::Failed);
+            let flushes = disk.flushes();
+            let third = sequencer.push(&log, 10);
+            assert!(matches!(soon(log.wait_durable(third)).await, Err(LogError::Failed { .. })));
+            assert!(matches!(soon(log.sync_now()).await, Err(LogError::Failed { .. })));
+            assert_eq!(disk.flushes(), flushes, "not tried again");
+            assert!(log.durable_lsn() <= first);
+        });
+        assert!(matches!(thread.shutdown(), Err(LogError::Failed { .. })));
+        let (log, _, _thread) = start(Arc::new(disk.crash(|_| 0)), settings());
+        assert_eq!(log.health(), LogHealth::Ok);
+    }
+}
+
 #[test]
 fn waiters_that_gave_up_are_forgotten() {
     let (log, _, _thread) = start(Arc::new(SimDisk::default()), settings());

@@ -9,6 +9,7 @@ use meridian_topology::replica::{self, Phase};
 
 use super::Hub;
 use crate::oplog::Lsn;
+use crate::replication::entropy::Peer;
 use crate::sequencer::AppliedMark;
 
 impl Hub {
@@ -18,6 +19,7 @@ impl Hub {
         let wall = self.region.wall().0;
         let all = self.replica.status();
         self.forget_links(&all);
+        self.tell_whom_to_compare_with(&all);
         for status in all {
             let name = self.name(status.peer);
             let label = [name.as_str()];
@@ -56,6 +58,20 @@ impl Hub {
         self.show_routes(&metrics);
         self.show_stability(&metrics);
         self.tell_truncation();
+    }
+
+    /// With whom this region can compare what it shows: those heard of, and not waited for in vain.
+    fn tell_whom_to_compare_with(&self, all: &[replica::PeerStatus]) {
+        let stability = self.replica.stability();
+        let is_fit = |status: &&replica::PeerStatus| {
+            status.phase == Phase::Up && !status.silent && !stability.is_fenced(status.peer)
+        };
+        let peers = all.iter().filter(is_fit).filter_map(|status| {
+            let (_, wire) = self.wires.get(&status.peer)?;
+            let peer = Peer { name: self.name(status.peer), connection: wire.connection.clone() };
+            Some((status.peer, peer))
+        });
+        self.region.entropy().set_peers(peers.collect());
     }
 
     /// Who is fenced or soon will be, and who keeps metadata and log from going.
@@ -127,7 +143,7 @@ impl Hub {
         self.states.lock().retain(|name, _| {
             let stays = names.contains(name);
             if !stays {
-                self.region.metrics().link_up.with_label_values(&[name.as_str()]).set(0);
+                self.region.metrics().forget_peer(name);
             }
             stays
         });
@@ -159,7 +175,7 @@ impl Hub {
         state.sent_bytes = total("sent");
         state.received_bytes = total("received");
         state.last_error = self.troubles.get(&status.peer).cloned();
-        state.protocol = up.then_some(1);
+        state.protocol = status.protocol.map(|protocol| u32::from(protocol.number()));
         state.mismatches = [("topology", status.topology_differs), ("policies", status.policies_differ)]
             .into_iter()
             .filter(|(_, differs)| *differs)

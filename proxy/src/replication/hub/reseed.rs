@@ -2,17 +2,21 @@
 //!
 //! While that goes on no batch of ops is taken in; what is left unheard comes again, because every
 //! subscription is then taken up anew.
+//!
+//! A donor that is gone for `heal_after` is given up, and another one asked. What its rows included and nobody
+//! else has is waited for [`LOST_AFTER`] times as long; then clients are served without it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use meridian_conflict::clock::{RegionId, covers_all};
+use meridian_conflict::clock::{Dot, Origin, RegionId, covers_all};
 use meridian_topology::replica::{PeerStatus, Phase};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::{Event, Hub};
+use crate::link::close::CloseReason;
 use crate::region::seeding::Stage;
 use crate::replication::seed::SeedError;
 use crate::replication::seed::receiver::{self, TakenOver};
@@ -23,25 +27,36 @@ const PATIENCE: (Duration, Duration) = (Duration::from_millis(500), Duration::fr
 /// How long until a takeover that broke off is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long a takeover that has begun waits for its donor before any other will do.
-const DONOR_WITHIN: Duration = Duration::from_secs(10);
+/// Ops that nobody has who was heard of lately count as lost after so many times `heal_after`.
+const LOST_AFTER: u32 = 10;
 
 /// What the hub knows of takeovers.
 pub(super) struct Reseed {
     events: mpsc::Sender<Event>,
     /// Who does not serve us, since when.
     refused: BTreeMap<RegionId, Instant>,
-    running: Option<AbortHandle>,
+    /// From whom.
+    running: Option<(RegionId, AbortHandle)>,
     retry_at: Instant,
-    started: Instant,
+    /// Since when the donor cannot be heard.
+    donor_gone: Option<Instant>,
+    /// What is waited for and nobody has, since when.
+    lacking: Option<Instant>,
     /// Held until this region has caught up: so long the donor keeps its log.
     lease: Option<quinn::SendStream>,
 }
 
 impl Reseed {
     pub(super) fn new(events: mpsc::Sender<Event>) -> Self {
-        let now = Instant::now();
-        Self { events, refused: BTreeMap::new(), running: None, retry_at: now, started: now, lease: None }
+        Self {
+            events,
+            refused: BTreeMap::new(),
+            running: None,
+            retry_at: Instant::now(),
+            donor_gone: None,
+            lacking: None,
+            lease: None,
+        }
     }
 
     /// Whether a takeover goes on.
@@ -56,7 +71,7 @@ impl Reseed {
 
     /// Ends what goes on.
     pub(super) fn end(&mut self) {
-        if let Some(task) = self.running.take() {
+        if let Some((_, task)) = self.running.take() {
             task.abort();
         }
         self.lease = None;
@@ -67,25 +82,84 @@ impl Hub {
     /// Begins a takeover if one is needed and somebody can give.
     pub(super) fn consider_reseeding(&mut self) {
         self.hurry_loading();
-        if self.reseed.is_running() || Instant::now() < self.reseed.retry_at || !self.region.is_confirmed() {
-            return;
-        }
         let peers = self.replica.status();
         let up = |status: &&PeerStatus| matches!(status.phase, Phase::Up | Phase::Held(_)) && !status.silent;
         let peers: Vec<&PeerStatus> = peers.iter().filter(up).collect();
+        let gone = self.donor_is_gone(&peers);
+        if self.reseed.is_running() || Instant::now() < self.reseed.retry_at || !self.region.is_confirmed() {
+            return;
+        }
         self.reseed.refused.retain(|peer, _| {
             peers.iter().find(|status| status.peer == *peer).is_none_or(|status| status.lag_ops > 0)
         });
         let donor = match self.region.seeding().stage() {
             Some(Stage::Merging { donor, .. }) => {
-                let late = self.reseed.started.elapsed() >= DONOR_WITHIN;
                 let known = peers.iter().find(|status| status.peer == donor);
-                known.or(peers.first().filter(|_| late || donor == RegionId(0))).map(|status| status.peer)
+                let other = peers.iter().max_by_key(|status| status.lag_ops);
+                known.or(other.filter(|_| gone || donor == RegionId(0))).map(|status| status.peer)
             }
             Some(Stage::CatchingUp { .. }) | None => self.unserved(&peers),
         };
         if let Some(donor) = donor {
             self.begin_reseeding(donor);
+        }
+    }
+
+    /// Whether the donor has not been heard for long enough to ask another. Its connection is closed then, which ends
+    /// what still waits for it.
+    fn donor_is_gone(&mut self, peers: &[&PeerStatus]) -> bool {
+        let running = self.reseed.running.as_ref().map(|(donor, _)| *donor);
+        let donor = running.or_else(|| self.region.seeding().donor());
+        if donor.is_none_or(|donor| peers.iter().any(|status| status.peer == donor)) {
+            self.reseed.donor_gone = None;
+            return false;
+        }
+        let since = *self.reseed.donor_gone.get_or_insert_with(Instant::now);
+        let gone = since.elapsed() >= self.region.settings().topology.heal_after;
+        if gone && let Some((_, wire)) = running.and_then(|donor| self.wires.get(&donor)) {
+            let reason = CloseReason::Silent;
+            wire.connection.close(quinn::VarInt::from_u32(reason.code()), reason.text().as_bytes());
+        }
+        gone
+    }
+
+    /// Gives up waiting for ops that a donor's rows included and that are lost with it. Parts of what they did may
+    /// show here; should they come back with anybody, they are applied as any others.
+    pub(super) async fn give_up_what_is_lost(&mut self) {
+        let Some(until) = self.region.seeding().until().filter(|_| !self.reseed.is_running()) else {
+            self.reseed.lacking = None;
+            return;
+        };
+        let patience = self.region.settings().topology.heal_after * LOST_AFTER;
+        let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let mut somebody_has = self.region.sequencer().applied();
+        let (stability, now) = (self.replica.stability(), self.region.mono());
+        let lately = stability.heard().filter(|(_, heard)| heard.is_some_and(|at| now.since(at) < millis));
+        for row in lately.filter_map(|(region, _)| stability.row(region)) {
+            crdts::CvRDT::merge(&mut somebody_has, row.durable.clone());
+        }
+        if covers_all(&somebody_has, &until) {
+            self.reseed.lacking = None;
+            return;
+        }
+        if self.reseed.lacking.get_or_insert_with(Instant::now).elapsed() < patience {
+            return;
+        }
+        let lost: Vec<String> = until
+            .iter()
+            .filter(|dot| somebody_has.get(dot.actor) < dot.counter)
+            .map(|dot| format!("{}:{}", self.name(dot.actor.region()), dot.counter))
+            .collect();
+        tracing::error!(
+            ops = lost.join(", "),
+            "nobody has ops up to these any more, parts of which were taken over; serving clients without them"
+        );
+        let least =
+            |dot: crdts::Dot<&Origin>| Dot::new(*dot.actor, dot.counter.min(somebody_has.get(dot.actor)));
+        let until = until.iter().map(least).filter(|dot| dot.counter > 0).collect();
+        match receiver::wait_for(&self.region, until).await {
+            Ok(()) => self.end_loading().await,
+            Err(error) => tracing::error!(%error, "cannot note that less is waited for"),
         }
     }
 
@@ -115,7 +189,6 @@ impl Hub {
         tracing::warn!(donor = self.name(donor), "taking over a peer's state: the logs do not reach back");
         let (region, connection) = (Arc::clone(&self.region), wire.connection.clone());
         let events = self.reseed.events.clone();
-        self.reseed.started = Instant::now();
         let task = tokio::spawn(async move {
             let receiving = async {
                 let opened = connection.open_bi().await;
@@ -126,7 +199,7 @@ impl Hub {
             // Without a hub the region stops.
             let _ = events.send(Event::Reseeded { donor, outcome }).await;
         });
-        self.reseed.running = Some(task.abort_handle());
+        self.reseed.running = Some((donor, task.abort_handle()));
     }
 
     /// A takeover has ended, well or not: subscriptions begin anew from what is applied now.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use meridian_conflict::clock::{RegionId, VersionVector, covers_all};
 use meridian_topology::seed::{Cursor, Record, Request, SEED_VERSION, SeedRefusal};
+use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{FRAME_BYTES, Pace, REQUEST_MAX, SeedError, send_frame};
@@ -32,8 +33,26 @@ pub async fn donate(
     output: impl AsyncWrite + Unpin,
 ) -> Result<(), SeedError> {
     let mut input = FrameReader::new(input, REQUEST_MAX);
-    let request = Request::decode(&input.next().await?.ok_or(SeedError::Ended)?)?;
-    let mut out = Sender { stream: output, compressor: Compressor::new()?, bytes: vec![SEED_VERSION] };
+    let request = input.next().await?.ok_or(SeedError::Ended)?;
+    donate_to(region, asker, pace, &request, input, output).await
+}
+
+/// [`donate`], with the request read already.
+///
+/// # Errors
+/// As [`donate`].
+pub async fn donate_to(
+    region: &Arc<Region>,
+    asker: RegionId,
+    pace: Pace,
+    request: &[u8],
+    mut input: FrameReader<impl AsyncRead + Unpin>,
+    output: impl AsyncWrite + Unpin,
+) -> Result<(), SeedError> {
+    let request = Request::decode(request)?;
+    let sent = region.metrics().seed_bytes.with_label_values(&["sent"]);
+    let compressor = Compressor::new()?;
+    let mut out = Sender { stream: output, compressor, sent, bytes: vec![SEED_VERSION] };
     let begun = match begin(region, asker, &request).await {
         Ok(begun) => begun,
         Err(reason) => {
@@ -130,6 +149,7 @@ async fn send_rows(
 struct Sender<W> {
     stream: W,
     compressor: Compressor,
+    sent: IntCounter,
     /// Records to be sent.
     bytes: Vec<u8>,
 }
@@ -141,6 +161,7 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
             let piece = bytes.split_to(bytes.len().min(FRAME_BYTES));
             let (packing, packed) = self.compressor.compress(piece);
             send_frame(&mut self.stream, &[&[packing.byte()], &packed]).await?;
+            self.sent.inc_by(packed.len() as u64 + 1);
         }
         Ok(())
     }

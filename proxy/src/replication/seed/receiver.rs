@@ -59,6 +59,7 @@ pub async fn receive<W: AsyncWrite + Unpin>(
             return Err(SeedError::Draining);
         }
         region.seeding().progress().bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        region.metrics().seed_bytes.with_label_values(&["received"]).inc_by(frame.len() as u64);
         if frame.is_empty() {
             return Err(SeedError::Protocol("an empty frame"));
         }
@@ -286,6 +287,14 @@ fn check(region: &Region, position: &Position) -> Result<(), SeedError> {
         return Err(Skew { ahead_ms, max_skew_ms }.into());
     }
     Ok(())
+}
+
+/// Waits for no more than this from now on, before clients are served.
+///
+/// # Errors
+/// When the file that remembers the takeover cannot be written.
+pub async fn wait_for(region: &Arc<Region>, until: VersionVector) -> Result<(), SeedError> {
+    enter(region, Stage::CatchingUp { until }).await
 }
 
 async fn enter(region: &Arc<Region>, stage: Stage) -> Result<(), SeedError> {

@@ -32,7 +32,7 @@ use crate::resp::{OwnedArgs, Protocol, Reply, Value, value};
 use crate::sequencer::read_record;
 
 /// Small steps, so that much happens between them, and no pauses.
-const PACE: Pace = Pace { bytes_per_second: u64::MAX, pause_share: 0, step_bytes: 1 << 10 };
+const PACE: Pace = Pace { bytes_per_second: u64::MAX, read_share: 100, step_bytes: 1 << 10 };
 
 /// Deadlines are judged against this, long before any of the scripts' deadlines but the first.
 const NOW: WallMs = WallMs(2_000_000_000_000);
@@ -59,7 +59,7 @@ impl Place {
         Arc::clone(&self.running.as_ref().unwrap().0)
     }
 
-    fn id(&self) -> RegionId {
+    pub(in crate::replication) fn id(&self) -> RegionId {
         RegionId::of(self.name)
     }
 
@@ -113,7 +113,7 @@ fn ask(region: &Region, database: u8, line: &str) -> Value {
     value
 }
 
-async fn digest(region: &Region) -> Vec<u8> {
+pub(in crate::replication) async fn digest(region: &Region) -> Vec<u8> {
     region.commit_all().await.unwrap();
     let mut out = Vec::new();
     meridian::digest(region, NOW, &mut Reply::new(&mut out, Protocol::Resp2)).await.unwrap();
@@ -121,7 +121,7 @@ async fn digest(region: &Region) -> Vec<u8> {
 }
 
 /// One random write to few keys, so that regions meet on them.
-fn write(region: &Region, dice: &mut SplitMix64) {
+pub(in crate::replication) fn write(region: &Region, dice: &mut SplitMix64) {
     let (database, key, n) = (dice.between(0, 2) as u8, dice.between(0, 30), dice.between(0, 9));
     let line = match dice.between(0, 17) {
         0 => format!("SET s{key} {n}"),
@@ -147,7 +147,7 @@ fn write(region: &Region, dice: &mut SplitMix64) {
 }
 
 /// Delivers what `to` lacks of `from`'s log. `false` if the log jumps over some of it.
-async fn feed(from: &Region, to: &Region) -> bool {
+pub(in crate::replication) async fn feed(from: &Region, to: &Region) -> bool {
     from.log().sync_now().await.unwrap();
     let wanted = [from.origin(), to.origin()].map(|origin| origin.region());
     let applied = to.sequencer().applied();

@@ -160,7 +160,7 @@ fn a_flipped_bit_in_a_table_is_an_error_and_never_another_value() {
     for n in 0..100 {
         numbered(&store, n);
     }
-    store.rows.rotate_memtable_and_wait().unwrap();
+    store.engine.read().as_ref().unwrap().rows.rotate_memtable_and_wait().unwrap();
     drop(store);
     let table =
         std::fs::read_dir(path.join("rows/keyspaces/1/tables")).unwrap().next().unwrap().unwrap().path();

@@ -6,6 +6,8 @@ fn encode(row: RowKey<'_>) -> Vec<u8> {
     match row {
         RowKey::Head { db, key, .. } => head_key(db, key),
         RowKey::Element { db, key, facet, element, .. } => element_key(db, key, facet, element),
+        RowKey::Due { at_ms, db, key } => due_key(at_ms, db, key),
+        RowKey::Sums { db, key } => sums_key(db, key),
         RowKey::Meta { name } => meta_key(name),
     }
 }
@@ -43,6 +45,10 @@ fn the_layout_is_that_of_the_golden_file() {
         seal(b""),
         seal(b"payload"),
         seal(&long),
+        due_key(1_764_000_000_000, 0, b"user:1"),
+        due_key(u64::MAX, 15, &long),
+        sums_key(0, b"user:1"),
+        sums_key(15, b""),
     ];
     let mut bytes = Vec::new();
     for row in rows {
@@ -70,6 +76,21 @@ fn keys_come_apart_as_they_were_built() {
         assert_eq!(parse(&head_key(db, key)), Ok(RowKey::Head { db, hash, key }));
     }
     assert_eq!(parse(&meta_key(b"name")), Ok(RowKey::Meta { name: b"name" }));
+    assert_eq!(parse(&due_key(7, 3, b"key")), Ok(RowKey::Due { at_ms: 7, db: 3, key: b"key" }));
+    assert_eq!(parse(&sums_key(3, b"key")), Ok(RowKey::Sums { db: 3, key: b"key" }));
+}
+
+#[test]
+fn deadlines_are_found_in_their_order_up_to_a_moment() {
+    let range = due_between(5, 300);
+    for (at_ms, inside) in [(4, false), (5, true), (255, true), (256, true), (300, true), (301, false)] {
+        for key in [&b""[..], &[0xff; 99]] {
+            assert_eq!(contains(&range, &due_key(at_ms, 15, key)), inside, "{at_ms}");
+        }
+    }
+    assert!(contains(&due_between(0, u64::MAX), &due_key(u64::MAX, 255, &[0xff; 9])));
+    assert!(!contains(&due_between(0, u64::MAX), &element_key(0, b"", 0, b"")));
+    assert!(contains(&all_sums(), &sums_key(15, b"k")) && !contains(&all_sums(), &head_key(0, b"k")));
 }
 
 #[test]

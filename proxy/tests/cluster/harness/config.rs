@@ -40,6 +40,8 @@ pub struct Options {
     pub extra: String,
     /// A shell script that ends in `exec \"$@\"`, to start the processes in; `$LOG` is where the op log is.
     pub launcher: Option<&'static str>,
+    /// Whether clocks can be moved and calls be broken.
+    pub shim: bool,
 }
 
 impl Options {
@@ -54,6 +56,7 @@ impl Options {
             heal_after: "3s",
             extra: String::new(),
             launcher: None,
+            shim: false,
         }
     }
 }

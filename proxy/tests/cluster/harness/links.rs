@@ -47,6 +47,12 @@ impl Links {
         self.relays[&(to, from)].control().set(Direction::FromTarget, conditions);
     }
 
+    /// Cuts one direction of a link, whoever dialled it.
+    pub fn cut_one_way(&self, from: usize, to: usize) {
+        self.relays[&(from, to)].control().cut(Direction::ToTarget, true);
+        self.relays[&(to, from)].control().cut(Direction::FromTarget, true);
+    }
+
     /// Cuts or mends a link.
     pub fn cut(&self, a: usize, b: usize, cut: bool) {
         self.relays[&(a, b)].control().cut_both(cut);

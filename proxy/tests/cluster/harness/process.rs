@@ -50,7 +50,12 @@ impl Process {
 
     /// Whether it has not ended.
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.ended().is_none()
+    }
+
+    /// How it ended, once it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// `kill -9`.
@@ -59,10 +64,15 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// Asks it to end, and waits.
-    pub fn stop(mut self) -> ExitStatus {
+    /// Asks it to end in order.
+    pub fn ask_to_stop(&self) {
         let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(id, Signal::TERM).unwrap();
+    }
+
+    /// Asks it to end, and waits.
+    pub fn stop(mut self) -> ExitStatus {
+        self.ask_to_stop();
         wait_for("a process to end in order", DRAIN_WITHIN, || self.child.try_wait().unwrap())
     }
 }

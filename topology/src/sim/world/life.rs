@@ -27,130 +27,40 @@ impl World<'_> {
             lease_ms: if self.mutant == Mutant::FenceNever { FOR_EVER } else { self.options.lease_ms },
             ..Settings::new("sim", &this.name, boot)
         };
-        let replica = Replica::new(settings, graph, this.disk.origin, sequencer.applied().clone());
+        let mut replica = Replica::new(settings, graph, this.disk.origin, sequencer.applied().clone());
+        replica.handle_truncated(this.disk.lost(self.mutant));
         let generation = self.next_number;
         let mut process = Process::start(generation, &mut this.disk, sequencer, objects, replica);
         raise_all(&mut this.ever_durable, &process.durable_vector);
         process.serving = !this.restored || !always;
+        process.takeover.born = self.now;
         this.process = Some(process);
         self.note(|| format!("start {node}"));
         self.after(20, 120, Event::Commit { node, generation });
         self.drain(node)
     }
 
-    /// `away`: for how long; by chance if `None`.
-    pub(super) fn crash(
-        &mut self,
-        node: usize,
-        clean: bool,
-        restore: bool,
-        away: Option<u64>,
-    ) -> Result<(), String> {
-        if restore && self.nodes[node].backup.is_none() {
-            return Ok(());
-        }
-        let Some(process) = self.nodes[node].process.take() else {
-            return Ok(());
-        };
-        self.note(|| format!("{} {node}", if clean { "stop" } else { "crash" }));
-        self.report.crashes += 1;
-        let disk = &mut self.nodes[node].disk;
-        if clean {
-            let mut process = process;
-            let length = disk.log.len();
-            let acknowledged = process.synced(disk, length);
-            disk.clean = true;
-            if !self.nodes[node].out {
-                acknowledged.iter().for_each(|dot| self.history.acknowledge(dot));
-            }
-            for op in &self.nodes[node].disk.log {
-                self.history.register(op)?;
-            }
-        } else {
-            disk.crash(process.written, &mut self.random);
-        }
-        let open: Vec<u64> =
-            self.connections.iter().filter(|(_, c)| c.ends.contains(&node)).map(|(n, _)| *n).collect();
-        for connection in open {
-            self.close_side(node, connection, 300);
-        }
-        let mut down = self.random.between(1, 400);
-        down = away.unwrap_or(down);
-        if restore {
-            self.restore(node);
-            down += 400;
-        }
-        self.at(self.now.saturating_add(down), Event::Start { node });
-        Ok(())
-    }
-
-    /// A region never comes back: what nobody else has safe is gone with it.
-    pub(super) fn bury(&mut self, node: usize) {
-        self.nodes[node].out = true;
-        let others = self.nodes.iter().filter(|other| !other.out);
-        let safe: Vec<VersionVector> = others.map(|other| other.disk.durable_vector()).collect();
-        self.history.buried(|dot| safe.iter().any(|vector| covers(vector, dot)));
-    }
-
-    pub(super) fn restore(&mut self, node: usize) {
-        let Some(disk) = self.nodes[node].backup.take() else { return };
-        self.note(|| format!("restore {node}"));
-        self.report.restores += 1;
-        let others =
-            || self.nodes.iter().enumerate().filter(move |(at, _)| *at != node).map(|(_, other)| other);
-        let safe: Vec<VersionVector> = others().map(|other| other.disk.durable_vector()).collect();
-        self.history.restored(node, &disk, |dot| safe.iter().any(|vector| covers(vector, dot)));
-        let this = &mut self.nodes[node];
-        this.disk = Disk { clean: false, ..disk };
-        this.restored = true;
-    }
-
-    /// A restored region knows by now what its neighbours have heard of it.
-    fn begin_anew(&mut self, node: usize) {
-        let Some(process) = &self.nodes[node].process else { return };
-        let (origin, applied) = (process.sequencer.origin(), process.sequencer.applied().clone());
-        let others: Vec<&Node> =
-            self.nodes.iter().enumerate().filter(|(at, _)| *at != node).map(|(_, n)| n).collect();
-        let heard = |dot: &Dot| {
-            others.iter().any(|other| {
-                other.disk.log.iter().any(|op| op.header.dot == *dot)
-                    || other.process.as_ref().is_some_and(|process| {
-                        let delivery = process.replica.delivery();
-                        covers(delivery.admitted(), dot) || covers(&delivery.held_of(dot.actor.region()), dot)
-                    })
-            })
-        };
-        self.history.forget_unheard(origin, &applied, heard);
-    }
-
-    pub(super) fn client(&mut self, node: usize) -> Result<(), String> {
-        if self.healed || self.commands_left == 0 || self.nodes[node].out {
-            return Ok(());
-        }
-        self.after(1, 2 * self.options.pace_ms, Event::Client { node });
-        self.write(node)
-    }
-
-    /// One command of a client.
-    pub(super) fn write(&mut self, node: usize) -> Result<(), String> {
-        let wall = self.wall(node);
+    /// One command of a client. Returns whether it wrote.
+    pub(super) fn write(&mut self, node: usize, pick: u64) -> Result<bool, String> {
+        let (wall, full) = (self.wall(node), self.is_full(node));
+        self.next_number += 1;
         let unique = self.next_number;
         let this = &mut self.nodes[node];
-        let Some(process) = &mut this.process else { return Ok(()) };
+        let Some(process) = &mut this.process else { return Ok(false) };
         process.serving |= process.replica.unconfirmed().next().is_none();
-        if !process.serving {
-            return Ok(());
+        if !process.serving || full || process.takeover.stage.is_some() {
+            return Ok(false);
         }
         if std::mem::take(&mut this.restored) {
             self.begin_anew(node);
         }
         let this = &mut self.nodes[node];
-        let Some(process) = &mut this.process else { return Ok(()) };
-        self.commands_left = self.commands_left.saturating_sub(1);
+        let Some(process) = &mut this.process else { return Ok(false) };
         let origin = process.sequencer.origin();
-        let body = command(&mut self.random, &process.objects, origin, wall.0, self.options.keys, unique);
+        let mut random = Random::new(pick);
+        let body = command(&mut random, &process.objects, origin, wall.0, self.options.keys, unique);
         if body.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let header = process.sequencer.local(wall);
         self.history.stamped(node, header.hlc)?;
@@ -159,11 +69,14 @@ impl World<'_> {
         if self.mutant == Mutant::AcknowledgeBeforeDurable && self.options.sync == Sync::Always {
             self.history.acknowledge(&dot);
         }
+        if self.nodes[node].removed_at.is_some_and(|at| at < self.now) {
+            self.history.written_outside(&dot);
+        }
         self.report.ops += 1;
         self.fingerprint(hlc.0 ^ dot.counter);
         self.note(|| format!("write {dot:?} at {node}"));
         self.appended(node);
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn appended(&mut self, node: usize) {
@@ -176,8 +89,12 @@ impl World<'_> {
 
     pub(super) fn flush(&mut self, node: usize, generation: u64) -> Result<(), String> {
         let length = self.nodes[node].disk.log.len();
-        let sync = self.options.sync;
+        let (sync, full) = (self.options.sync, self.is_full(node));
         let Some(process) = self.running(node, generation) else { return Ok(()) };
+        if full {
+            self.after(10, 60, Event::Flush { node, generation });
+            return Ok(());
+        }
         process.written = length;
         if sync == Sync::Always {
             self.after(1, 8, Event::Synced { node, generation, upto: Some(length) });
@@ -227,6 +144,7 @@ impl World<'_> {
         if more {
             self.appended(node);
         }
+        self.end_loading(node);
         self.pump(node)?;
         self.drain(node)
     }
@@ -235,9 +153,10 @@ impl World<'_> {
         if self.running(node, generation).is_none() {
             return Ok(());
         }
+        let full = self.is_full(node);
         let this = &mut self.nodes[node];
-        if let Some(process) = &mut this.process {
-            process.step_commit(&mut this.disk, &mut self.random, self.mutant);
+        if let Some(process) = this.process.as_mut().filter(|_| !full) {
+            process.step_commit(&mut this.disk, &mut self.disks, self.mutant);
         }
         self.after(5, 40, Event::Commit { node, generation });
         Ok(())
@@ -256,7 +175,9 @@ impl World<'_> {
         let Some(process) = self.running(node, generation) else { return Ok(()) };
         process.tell_local(mutant);
         process.replica.handle_timeout(now, wall);
-        self.drain(node)
+        self.drain(node)?;
+        self.consider_takeover(node);
+        Ok(())
     }
 
     /// Carries out what the replica wants.
@@ -278,8 +199,9 @@ impl World<'_> {
                             feed.offer(&Header { dot, hlc: Default::default(), deps: Default::default() });
                         });
                     }
+                    let at = self.nodes[node].disk.start;
                     if let Some(process) = &mut self.nodes[node].process {
-                        process.feeds.insert((peer, session), Running { subscription, feed, at: 0 });
+                        process.feeds.insert((peer, session), Running { subscription, feed, at });
                     }
                     self.pump(node)?;
                 }
@@ -291,7 +213,10 @@ impl World<'_> {
                 }
                 Effect::CloseLink { reason: CloseReason::Unneeded, .. }
                     if self.mutant == Mutant::LinksKept => {}
-                Effect::CloseLink { session, .. } => self.close_side(node, session, 5),
+                Effect::CloseLink { session, .. } => {
+                    self.close_side(node, session, 5);
+                    self.seed_stream_lost(node, session)?;
+                }
                 Effect::Dial { peer }
                     if self.mutant == Mutant::DialsIgnored && !self.are_neighbours(node, peer) => {}
                 Effect::Dial { peer } => self.wanted(node, peer, true),
@@ -299,7 +224,10 @@ impl World<'_> {
                 Effect::TakeNewIncarnation(amnesia) => self.reincarnate(node, &format!("{amnesia:?}")),
                 Effect::Notice(notice) => {
                     match notice {
-                        Notice::Held { .. } => self.report.holds += 1,
+                        Notice::Held { peer, hold } => {
+                            self.report.holds += 1;
+                            self.refused(node, peer, hold);
+                        }
                         Notice::Fenced { .. } => self.report.fenced += 1,
                         Notice::Unfenced { .. } => self.report.unfenced += 1,
                         Notice::Rerouted(_) => {
@@ -364,11 +292,14 @@ impl World<'_> {
             op.header = header.clone();
         }
         self.history.register(&op)?;
+        if self.history.is_outside(&op.header.dot) && !self.nodes[node].out {
+            return Err(format!("region {node} takes an op that a removed region wrote later"));
+        }
         self.fingerprint(mix(key.0.0 ^ key.1) ^ node as u64);
         self.note(|| format!("apply {:?} at {node}", op.header.dot));
         let this = &mut self.nodes[node];
         // What a fenced or restored region comes back with may be older.
-        let fresh = self.report.fenced + self.report.restores == 0 && !self.options.is_changing();
+        let fresh = !self.report.fenced_or_lost() && !self.options.is_changing();
         if op.header.hlc <= this.passed && fresh {
             return Err(format!("{:?} comes to region {node} after its time has passed", op.header.dot));
         }
@@ -414,6 +345,8 @@ impl World<'_> {
         let this = &mut self.nodes[node];
         (this.disk.origin, this.disk.life) = (origin, life);
         if let Some(process) = &mut this.process {
+            // Nobody knows anything of this life that it does not know itself.
+            process.serving = true;
             process.sequencer.reincarnate(origin);
             let durable = process.durable_vector.clone();
             process.replica.handle_reincarnated(origin, process.sequencer.applied(), &durable);

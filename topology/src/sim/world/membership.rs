@@ -2,12 +2,15 @@
 
 use super::*;
 
+/// Members load another topology within this time.
+const RELOAD_MS: u64 = 500;
+
 impl World<'_> {
     /// Members load the topology of now, each in its own time.
     pub(super) fn change_topology(&mut self) -> Result<(), String> {
         let members = self.nodes.iter().filter(|node| !node.out).map(|node| node.name.clone());
         let members: Vec<RegionName> = members.collect();
-        let graph = Options::graph(&members, self.shape, &mut self.random)?;
+        let graph = self.shape.graph(&members, &mut self.random)?;
         self.note(|| format!("topology: {}", graph.shape()));
         self.rerouted = true;
         self.next_number += 1;
@@ -15,7 +18,7 @@ impl World<'_> {
         self.graphs.insert(number, graph);
         for node in 0..self.nodes.len() {
             if !self.nodes[node].out {
-                self.after(1, 500, Event::Reload { node, graph: number });
+                self.after(1, RELOAD_MS, Event::Reload { node, graph: number });
             }
         }
         Ok(())
@@ -26,7 +29,8 @@ impl World<'_> {
         let Some(graph) = self.graphs.get(&number).cloned() else { return Ok(()) };
         let now = MonoMs(self.now);
         let this = &mut self.nodes[node];
-        if this.out {
+        let leaves = this.graph.members().iter().any(|member| !graph.members().contains(member));
+        if this.out || (node == 0 && leaves && self.mutant == Mutant::RemovalIgnored) {
             return Ok(());
         }
         this.graph = graph.clone();
@@ -44,15 +48,11 @@ impl World<'_> {
         }
         self.note(|| format!("{node} joins"));
         if self.nodes[node].process.is_some() {
-            self.crash(node, false, false, Some(FOR_EVER))?;
+            self.crash(node, false, FOR_EVER)?;
         }
-        let incarnation = self.random.between(2, u64::from(u32::MAX)) as u32;
-        let life = self.wall(node).0;
-        let this = &mut self.nodes[node];
-        this.out = false;
-        this.disk = Disk::new(Origin::new(self.ids[node], incarnation));
-        this.disk.life = life;
-        self.history.begun_anew(node);
+        self.happens("join", true);
+        (self.nodes[node].out, self.nodes[node].removed_at) = (false, None);
+        self.empty(node);
         self.change_topology()?;
         // It starts with the topology it belongs to.
         if let Some((_, graph)) = self.graphs.last_key_value() {
@@ -63,10 +63,12 @@ impl World<'_> {
 
     /// A region is removed, and does not know. What it alone has is lost with it.
     pub(super) fn leave(&mut self, node: usize) -> Result<(), String> {
-        if self.nodes[node].out {
+        if self.nodes[node].out || self.is_shown_by(node) {
             return Ok(());
         }
         self.note(|| format!("{node} is removed"));
+        self.nodes[node].removed_at = Some(self.now + RELOAD_MS);
+        self.happens("leave", true);
         self.bury(node);
         self.change_topology()
     }

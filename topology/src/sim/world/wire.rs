@@ -36,15 +36,7 @@ impl World<'_> {
         let between = |c: &Connection| c.ends == [from, to] || c.ends == [to, from];
         let stalled: Vec<u64> =
             self.connections.iter().filter(|(_, c)| between(c)).map(|(number, _)| *number).collect();
-        for number in stalled {
-            if let Some(connection) = self.connections.get_mut(&number) {
-                connection.lose_everything();
-            }
-            for node in [from, to] {
-                self.after(1, 200, Event::Lost { node, connection: number });
-            }
-        }
-        Ok(())
+        stalled.into_iter().try_for_each(|number| self.break_connection(number))
     }
 
     pub(super) fn connect(&mut self, low: usize, high: usize) -> Result<(), String> {
@@ -84,12 +76,54 @@ impl World<'_> {
                 let busy = self.busy.entry((node, peer)).or_default();
                 *busy = start.max(*busy) + bytes.len() as u64 * 1_000 / rate.max(&1);
                 start = *busy;
+                *self.report.happened.entry("slow link").or_default() += 1;
             }
         }
-        let arrival = start + delay + self.random.below(delay / 2 + 1);
+        let mut arrival = start + delay + self.network.below(delay / 2 + 1);
         let stream = (side == 0, stream);
+        if self.noise.get(&(node, peer)).is_some_and(|until| *until > self.now) {
+            arrival += self.lose(peer);
+            if matches!(payload, Payload::Batch(_)) && self.network.percent(25) {
+                self.happens("repeated batch", true);
+                self.send_apart(session, stream, payload.clone(), arrival);
+            } else if matches!(payload, Payload::Batch(_)) && self.network.percent(25) {
+                self.happens("batch out of order", true);
+                self.send_apart(session, stream, payload, arrival);
+                return;
+            }
+        }
+        let Some(connection) = self.connections.get_mut(&session) else { return };
         let arrival = connection.send(stream, payload, arrival);
         self.at(arrival, Event::Arrive { connection: session, stream });
+    }
+
+    /// A packet is lost by chance: how much later what was in it comes.
+    fn lose(&mut self, peer: usize) -> u64 {
+        if !self.network.percent(20) {
+            return 0;
+        }
+        self.happens("lost packet", self.nodes[peer].process.is_some());
+        self.network.between(30, 400)
+    }
+
+    /// A batch comes by itself, whatever else is on its stream: QUIC never does this.
+    fn send_apart(&mut self, session: u64, stream: StreamId, payload: Payload, arrival: u64) {
+        self.next_number += 1;
+        let number = self.next_number;
+        self.echoes.insert(number, (session, stream, payload));
+        let at = arrival + self.network.between(1, 2_000);
+        self.at(at, Event::Echo { number });
+    }
+
+    pub(super) fn echo(&mut self, number: u64) -> Result<(), String> {
+        let Some((session, stream, payload)) = self.echoes.remove(&number) else { return Ok(()) };
+        let Some(connection) = self.connections.get(&session) else { return Ok(()) };
+        let (from, to) = connection.direction(stream);
+        if connection.is_broken() || !connection.open[connection.side(to)] || self.is_cut(from, to) {
+            // With what is missing the whole connection goes.
+            return self.break_connection(session);
+        }
+        self.take_in(session, stream, payload)
     }
 
     pub(super) fn send_control(
@@ -111,20 +145,24 @@ impl World<'_> {
     }
 
     pub(super) fn arrive(&mut self, number: u64, stream: StreamId) -> Result<(), String> {
-        let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
-        let (from, to) = match stream.0 {
-            true => (connection.ends[0], connection.ends[1]),
-            false => (connection.ends[1], connection.ends[0]),
-        };
-        let side = connection.side(to);
-        if !connection.open[side] {
+        let Some(connection) = self.connections.get(&number) else { return Ok(()) };
+        let (from, to) = connection.direction(stream);
+        if !connection.open[connection.side(to)] {
             return Ok(());
         }
         if self.cuts.get(&(from, to)).is_some_and(|until| *until > self.now) {
             self.at(self.now + 25, Event::Arrive { connection: number, stream });
             return Ok(());
         }
+        let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
         let Some(payload) = connection.receive(stream) else { return Ok(()) };
+        self.take_in(number, stream, payload)
+    }
+
+    /// What arrived is handled.
+    fn take_in(&mut self, number: u64, stream: StreamId, payload: Payload) -> Result<(), String> {
+        let Some(connection) = self.connections.get(&number) else { return Ok(()) };
+        let (from, to) = connection.direction(stream);
         if self.nodes[to].process.is_none() {
             self.close_side(to, number, 30);
             return Ok(());
@@ -144,8 +182,14 @@ impl World<'_> {
                 let ops = self.decode(to, &bytes)?;
                 let Some(process) = &mut self.nodes[to].process else { return Ok(()) };
                 process.tell_local(self.mutant);
-                process.replica.handle_batch(now, wall, peer, number, stream.1, ops);
+                // While it merges nothing else is applied; what is left unheard comes again.
+                if !process.takeover.is_running() {
+                    process.replica.handle_batch(now, wall, peer, number, stream.1, ops);
+                }
             }
+            Payload::SeedRequest(bytes) => self.asked(to, from, number, &bytes)?,
+            Payload::SeedRows(bytes) => self.take_rows(to, number, &bytes)?,
+            Payload::SeedDone => self.donated(to, number),
         }
         self.drain(to)
     }
@@ -264,8 +308,20 @@ impl World<'_> {
             return;
         }
         let other = connection.ends[1 - side];
-        let noticed = connection.last_arrival(side).max(self.now) + 1 + self.random.below(at_most);
+        let noticed = connection.last_arrival(side).max(self.now) + 1 + self.network.below(at_most);
         self.at(noticed, Event::Lost { node: other, connection: number });
+    }
+
+    /// `node` has ended its side itself: its replica is told.
+    pub(super) fn ended(&mut self, node: usize, number: u64) -> Result<(), String> {
+        let Some(connection) = self.connections.get(&number) else { return Ok(()) };
+        let peer = self.ids[connection.ends[1 - connection.side(node)]];
+        let now = MonoMs(self.now);
+        self.seed_stream_lost(node, number)?;
+        if let Some(process) = &mut self.nodes[node].process {
+            process.replica.handle_disconnected(now, peer, number);
+        }
+        self.drain(node)
     }
 
     pub(super) fn lost(&mut self, node: usize, number: u64) -> Result<(), String> {
@@ -276,6 +332,7 @@ impl World<'_> {
         if connection.open == [false, false] {
             self.connections.remove(&number);
         }
+        self.seed_stream_lost(node, number)?;
         if open && let Some(process) = &mut self.nodes[node].process {
             process.replica.handle_disconnected(now, peer, number);
         }
@@ -283,17 +340,32 @@ impl World<'_> {
     }
 
     pub(super) fn reset(&mut self, pick: u64, double: bool) -> Result<(), String> {
-        let count = self.connections.len() as u64;
-        let at = pick.checked_rem(count).unwrap_or(0) as usize;
-        let Some((number, connection)) = self.connections.iter_mut().nth(at) else { return Ok(()) };
-        let (number, ends) = (*number, connection.ends);
-        self.report.resets += 1;
+        // One that carries a takeover, if there is any: they are few, and a cut there is worth most.
+        let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        let carrying = processes.filter_map(|process| process.takeover.stream);
+        let mut numbers: Vec<u64> = carrying.filter(|number| self.connections.contains_key(number)).collect();
+        if numbers.is_empty() {
+            numbers.extend(self.connections.keys());
+        }
+        let at = pick.checked_rem(numbers.len() as u64).unwrap_or(0) as usize;
+        let Some(number) = numbers.get(at).copied() else { return Ok(()) };
+        let Some(ends) = self.connections.get(&number).map(|connection| connection.ends) else {
+            return Ok(());
+        };
         if double {
+            self.happens("second connection", true);
             // The old connection still looks alive: the new one has to replace it.
             self.note(|| format!("second connection between {ends:?}"));
             return self.connect(ends[0], ends[1]);
         }
-        // What is on the way is lost at once; each side notices in its own time.
+        self.happens("reset", true);
+        self.break_connection(number)
+    }
+
+    /// What is on the way is lost at once; each side notices in its own time.
+    fn break_connection(&mut self, number: u64) -> Result<(), String> {
+        let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
+        let ends = connection.ends;
         connection.lose_everything();
         self.note(|| format!("reset between {ends:?}"));
         for node in ends {

@@ -1,0 +1,317 @@
+"""The chart, with a real Helm: what it renders, and what it refuses."""
+
+import copy
+import re
+import shutil
+import tomllib
+import unittest
+
+import yaml
+
+from harness import (CHART, EXAMPLES, KUBERNETES, MERIDIAN, NAMES, ROOT, SHAPES, TESTS, TOOLS, directory, helm, objects,
+                     overriding, run, template, values_of)
+
+# Everything that is off by default.
+EVERYTHING = {
+    "metrics": {name: {"enabled": True} for name in ("serviceMonitor", "prometheusRule", "dashboard")},
+    "tls": {"existingSecret": "", "certManager": {"enabled": True, "issuerRef": {"name": "regions"}}},
+    "link": {"type": "NodePort", "nodePort": 30380},
+    "hooks": {"existingConfigMap": "hooks"},
+    "imagePullSecrets": [{"name": "pull"}],
+    "image": {"digest": "sha256:" + "0" * 64},
+    "nodeSelector": {"disk": "fast"}, "tolerations": [{"operator": "Exists"}], "priorityClassName": "high",
+    "affinity": {"nodeAffinity": {}}, "podLabels": {"team": "shop"}, "podAnnotations": {"note": "x"},
+    "serviceAccount": {"annotations": {"note": "x"}}, "service": {"annotations": {"note": "x"}},
+    "persistence": {"storageClass": "fast", "annotations": {"note": "x"}},
+    "networkPolicy": {"clients": [{"namespaceSelector": {"matchLabels": {"team": "shop"}}}],
+                      "monitoring": [{"namespaceSelector": {}}], "peers": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]},
+}
+
+# What is refused: values on top of an example, and words of the refusal.
+REFUSALS = {
+    "an unknown key": ({"config": {"cluter": "shop"}}, "cluter"),
+    "an unknown key of a table": ({"config": {"log": {"fsync": "always"}}}, "fsync"),
+    "an inline password": ({"auth": {"password": "open sesame"}}, "password"),
+    "an inline password in the configuration": ({"config": {"auth": {"password": "open sesame"}}}, "password"),
+    "a password where its file belongs": ({"config": {"auth": {"passwordFile": "open sesame"}}}, "passwordFile"),
+    "an inline key": ({"tls": {"key": "-----BEGIN PRIVATE KEY-----"}}, "key"),
+    "a key where its file belongs": ({"config": {"tls": {"key": "-----BEGIN PRIVATE KEY-----\nMC4C\n"}}}, "/config/tls/key"),
+    "an inline authority": ({"tls": {"ca": "-----BEGIN CERTIFICATE-----"}}, "ca"),
+    "a password in the store's address": ({"config": {"store": {"kind": "redis", "url": "redis://:sesame@h:1"}}}, "url"),
+    "a region that is not one": ({"config": {"region": "EU"}}, "region"),
+    "a region that is not a member": ({"config": {"region": "sa"}}, "not among config.regions"),
+    "no cluster": ({"config": {"cluster": ""}}, "cluster"),
+    "a shape that does not exist": ({"config": {"topology": {"shape": "circle"}}}, "shape"),
+    "no shape": ({"config": {"topology": {"shape": "", "order": []}}}, "required with two or more"),
+    "a ring without its order": ({"config": {"topology": {"order": []}}}, "order"),
+    "a ring that misses a region": ({"config": {"topology": {"order": ["eu", "us"]}}}, "each of config.regions once"),
+    "a hub in a ring": ({"config": {"topology": {"hub": "eu"}}}, "hub"),
+    "a star without a hub": ({"config": {"topology": {"shape": "star", "order": []}}}, "hub"),
+    "a hub that is not a member": ({"config": {"topology": {"shape": "star", "order": [], "hub": "sa"}}}, "not among"),
+    "a feed of one": ({"config": {"topology": {"shape": "custom", "order": [], "feeds": [["eu"]]}}}, "feeds"),
+    "an address without a port": ({"config": {"regions": [{"name": "eu", "address": "example.net"}]}}, "address"),
+    "a region twice": ({"config": {"regions": [{"name": "eu"}, {"name": "eu", "role": "leader"}]}}, "twice"),
+    "a role that does not exist": ({"config": {"regions": [{"name": "eu", "role": "hub"}]}}, "role"),
+    "a size without a unit": ({"config": {"store": {"memoryMax": "1024"}}}, "memoryMax"),
+    "a size as a number": ({"config": {"store": {"memoryMax": 1024}}}, "memoryMax"),
+    "a size in Kubernetes' units": ({"config": {"store": {"memoryMax": "1Gi"}}}, "memoryMax"),
+    "a duration without a unit": ({"config": {"log": {"retention": "24"}}}, "retention"),
+    "a sync that does not exist": ({"config": {"log": {"sync": "sometimes"}}}, "sync"),
+    "a policy that does not exist": ({"config": {"conflicts": [{"keys": "*", "policy": "best"}]}}, "policy"),
+    "a hook without a hook": ({"config": {"conflicts": [{"keys": "*", "policy": "hook"}]}}, "hook"),
+    "no clients at all": ({"config": {"limits": {"maxClients": 0}}}, "maxClients"),
+    "a host name to listen on": ({"config": {"listen": {"resp": "localhost:6380"}}}, "resp"),
+    "clients without a password": ({"auth": {"existingSecret": ""}}, "auth.existingSecret"),
+    "links without TLS": ({"tls": {"existingSecret": ""}}, "mutual TLS"),
+    "two sources of certificates": ({"tls": {"certManager": {"enabled": True}}}, "exclude each other"),
+    "fault knobs for everyone": ({"config": {"dev": {"faults": True}}}, "loopback"),
+    "an admin port that probes do not reach": ({"config": {"listen": {"admin": "127.0.0.1:9380"}}}, "probes"),
+    "a grace shorter than the drain": ({"terminationGracePeriodSeconds": 10}, "terminationGracePeriodSeconds"),
+    "less memory than hot objects": ({"resources": {"limits": {"memory": "2Gi"}}}, "memoryMax"),
+    "a volume without room for the log": ({"persistence": {"size": "10Gi"}}, "retentionMax"),
+    "root": ({"runAsUser": 0}, "runAsUser"),
+    "a TCP port out of range": ({"service": {"port": 65536}}, "port"),
+    "a sidecar in no pod": ({"mode": "sidecar"}, "selectorLabels"),
+    "a mode that does not exist": ({"mode": "daemonset"}, "mode"),
+}
+
+
+def pods(found):
+    """The specs of all pods of rendered objects."""
+    for (kind, _), item in found.items():
+        if kind == "Pod":
+            yield item["spec"]
+        elif kind == "StatefulSet":
+            yield item["spec"]["template"]["spec"]
+
+
+def all_renderings():
+    """Every rendering that is tested: its name and the manifests."""
+    for shape in SHAPES:
+        for region in NAMES:
+            yield f"{shape}/{region}", template(f"meridian-{region}", values_of(shape, region)).stdout
+    yield "everything", template("meridian-eu", values_of("ring", "eu"), more=EVERYTHING).stdout
+    yield "sidecar", sidecar()
+
+
+def sidecar():
+    with directory() as home:
+        chart = home / "sidecar"
+        shutil.copytree(EXAMPLES / "helm/sidecar", chart, ignore=shutil.ignore_patterns("charts", "Chart.lock"))
+        description = (chart / "Chart.yaml").read_text()
+        repository = "file://../../../helm/meridian"
+        assert repository in description
+        (chart / "Chart.yaml").write_text(description.replace(repository, f"file://{CHART}"))
+        helm("dependency", "build", chart)
+        helm("lint", "--strict", "--kube-version", KUBERNETES, chart)
+        return template("shop", chart=chart).stdout
+
+
+class Rendering(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.renderings = dict(all_renderings())
+
+    def test_helm_lints_every_values_file(self):
+        for shape in SHAPES:
+            for region in NAMES:
+                helm("lint", "--strict", "--kube-version", KUBERNETES, CHART, "-f", values_of(shape, region))
+        with overriding(EVERYTHING) as more:
+            helm("lint", "--strict", "--kube-version", KUBERNETES, CHART, "-f", values_of("ring", "eu"), "-f", more)
+
+    def test_manifests_are_of_the_kubernetes_api(self):
+        with directory() as home:
+            for name, text in self.renderings.items():
+                (home / f"{name.replace('/', '-')}.yaml").write_text(text)
+            told = run(TOOLS / "kubeconform", "-strict", "-summary", "-schema-location",
+                       f"{TESTS}/schemas/{{{{ .ResourceKind }}}}.json", *home.glob("*.yaml"))
+        self.assertRegex(told.stdout, r"Valid: [1-9]\d+, Invalid: 0, Errors: 0, Skipped: 0")
+
+    def test_the_schemas_refuse_what_the_api_does_not_know(self):
+        text = self.renderings["ring/eu"].replace("enableServiceLinks:", "enableServicLinks:")
+        told = run(TOOLS / "kubeconform", "-strict", "-schema-location", f"{TESTS}/schemas/{{{{ .ResourceKind }}}}.json",
+                   input=text, check=False)
+        self.assertIn("enableServicLinks", told.stdout)
+        self.assertNotEqual(told.returncode, 0)
+
+    def test_what_is_there(self):
+        kinds = {kind for kind, _ in objects(self.renderings["ring/eu"])}
+        self.assertEqual(kinds, {"ConfigMap", "NetworkPolicy", "Pod", "PodDisruptionBudget", "Service", "ServiceAccount",
+                                 "StatefulSet"})
+        everything = {kind for kind, _ in objects(self.renderings["everything"])}
+        self.assertEqual(everything - kinds, {"Certificate", "PrometheusRule", "ServiceMonitor"})
+        self.assertIn(("ConfigMap", "meridian-eu-dashboard"), objects(self.renderings["everything"]))
+
+    def test_pods_are_restricted(self):
+        for name, text in self.renderings.items():
+            for spec in pods(objects(text)):
+                with self.subTest(name):
+                    self.is_restricted(spec)
+
+    def is_restricted(self, spec):
+        """The restricted level of the Pod Security Standards, with a read-only root and no token on top."""
+        self.assertIs(spec["automountServiceAccountToken"], False)
+        of_pod = spec["securityContext"]
+        self.assertIs(of_pod["runAsNonRoot"], True)
+        self.assertGreater(of_pod["runAsUser"], 0)
+        self.assertEqual(of_pod["seccompProfile"], {"type": "RuntimeDefault"})
+        self.assertFalse({"hostNetwork", "hostPID", "hostIPC"} & spec.keys())
+        for volume in spec.get("volumes", []):
+            self.assertTrue({"configMap", "secret"} & volume.keys(), volume)
+        for container in spec["containers"] + spec.get("initContainers", []):
+            context = container["securityContext"]
+            self.assertIs(context["allowPrivilegeEscalation"], False)
+            self.assertIs(context["readOnlyRootFilesystem"], True)
+            self.assertEqual(context["capabilities"], {"drop": ["ALL"]})
+            self.assertIn("memory", container["resources"]["limits"])
+            self.assertNotIn("privileged", context)
+            self.assertFalse([entry for entry in container.get("env", []) if "valueFrom" in entry], "secrets are files")
+
+    def test_secrets_are_for_the_group_alone(self):
+        for text in self.renderings.values():
+            for spec in pods(objects(text)):
+                for volume in spec.get("volumes", []):
+                    if "secret" in volume:
+                        self.assertEqual(volume["secret"]["defaultMode"], 0o440)
+
+    def test_probes_and_grace(self):
+        spec = next(pods(objects(self.renderings["ring/eu"])))
+        proxy = spec["containers"][0]
+        paths = {kind: proxy[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
+        self.assertEqual(paths, {"startup": "/healthz", "readiness": "/readyz", "liveness": "/healthz"})
+        self.assertGreater(spec["terminationGracePeriodSeconds"], 10)
+
+    def test_memory_follows_memory_max(self):
+        for size, limit in (("64MiB", 512 + 80 + 128), ("2GiB", 512 + 80 + 4096), ("64GiB", 512 + 80 + 131072)):
+            text = template("m", values_of("ring", "eu"), more={"config": {"store": {"memoryMax": size}}}).stdout
+            proxy = next(pods(objects(text)))["containers"][0]
+            self.assertEqual(proxy["resources"]["limits"]["memory"], f"{limit}Mi")
+
+    def test_links_reach_a_region_that_is_not_ready_and_clients_do_not(self):
+        found = objects(self.renderings["ring/eu"])
+        link = found["Service", "meridian-eu-link"]["spec"]
+        self.assertIs(link["publishNotReadyAddresses"], True)
+        self.assertEqual((link["type"], link["ports"][0]["protocol"]), ("LoadBalancer", "UDP"))
+        self.assertNotIn("publishNotReadyAddresses", found["Service", "meridian-eu"]["spec"])
+
+    def test_a_certificate_names_the_region_for_both_sides(self):
+        spec = objects(self.renderings["everything"])["Certificate", "meridian-eu"]["spec"]
+        self.assertEqual(spec["dnsNames"], ["eu"])
+        self.assertLessEqual({"server auth", "client auth"}, set(spec["usages"]))
+
+    def test_the_sidecar_is_in_the_application_s_pod(self):
+        found = objects(self.renderings["sidecar"])
+        spec = found["StatefulSet", "shop"]["spec"]["template"]["spec"]
+        self.assertEqual([c["name"] for c in spec["initContainers"]], ["meridian", "meridian-reload"])
+        self.assertEqual({c["restartPolicy"] for c in spec["initContainers"]}, {"Always"})
+        self.assertNotIn(("StatefulSet", "shop-meridian"), found)
+        labels = found["StatefulSet", "shop"]["spec"]["template"]["metadata"]["labels"]
+        self.assertEqual(found["Service", "shop-meridian-link"]["spec"]["selector"], labels)
+        self.assertNotIn(("Service", "shop-meridian"), found, "clients are in the pod alone")
+
+
+class Refusing(unittest.TestCase):
+    def test_nonsense_is_refused_by_name(self):
+        for name, (values, words) in REFUSALS.items():
+            with self.subTest(name):
+                told = template("meridian-eu", values_of("ring", "eu"), more=values, check=False)
+                self.assertNotEqual(told.returncode, 0, told.stdout)
+                self.assertIn(words, told.stderr)
+
+    def test_a_secret_is_refused_and_not_repeated(self):
+        for values in ({"auth": {"password": "open sesame"}}, {"tls": {"key": "sesame"}}):
+            told = template("meridian-eu", values_of("ring", "eu"), more=values, check=False)
+            self.assertNotIn("sesame", told.stderr + told.stdout)
+
+
+class Configuration(unittest.TestCase):
+    def rendered(self, more=None, shape="ring", region="eu"):
+        found = objects(template(f"meridian-{region}", values_of(shape, region), more=more).stdout)
+        pod = found["StatefulSet", f"meridian-{region}"]["spec"]["template"]["metadata"]
+        text = found["ConfigMap", f"meridian-{region}"]["data"]["meridian.toml"]
+        return text, pod["annotations"]["meridian/config-checksum"]
+
+    def test_values_are_the_keys_of_the_configuration_one_by_one(self):
+        source = (ROOT / "proxy/src/config/file.rs").read_text()
+        declared = source[source.index("tables! {"):]
+        tables = {name: re.findall(r"(\w+): ([\w<>]+),", body)
+                  for name, body in re.findall(r"\b(\w+File) \{([^}]*)\}", declared)}
+
+        def camel(name):
+            first, *rest = name.split("_")
+            return first + "".join(word.capitalize() for word in rest)
+
+        def tree(table):
+            return {camel(key): tree(kind) if kind in tables else None for key, kind in tables[table]}
+
+        def shape_of(values):
+            return {key: shape_of(value) if isinstance(value, dict) else None for key, value in values.items()}
+
+        values = yaml.safe_load((CHART / "values.yaml").read_text())["config"]
+        self.assertEqual(tree("ConfigFile"), shape_of(values),
+                         "a key of the configuration belongs into values.yaml and values.schema.json")
+
+    def test_defaults_are_those_of_the_configuration(self):
+        text, _ = self.rendered()
+        rendered = tomllib.loads(text)
+        documented = tomllib.loads((ROOT / "proxy/src/config/example.toml").read_text())
+        for table in ("limits", "clock", "inbox"):
+            self.assertEqual(rendered[table], documented[table])
+        self.assertEqual(rendered["log"], documented["log"])
+        self.assertEqual(rendered["topology"]["heal_after"], documented["topology"]["heal_after"])
+
+    def test_every_value_arrives_as_it_is(self):
+        patterns = ["profile:*", 'quo"te\\slash', "<a&b>", "h\u00e9llo \U0001f600", "tab\t", "{{ .Release.Name }}", "'"]
+        more = {"config": {"conflicts": [{"keys": keys, "policy": "crdt"} for keys in patterns],
+                           "limits": {"maxClients": 999999},
+                           "topology": {"shape": "custom", "order": [],
+                                        "feeds": [["eu", "us"], ["us", "ap"], ["ap", "eu"]]}}}
+        rendered = tomllib.loads(self.rendered(more)[0])
+        self.assertEqual([rule["keys"] for rule in rendered["conflicts"]], patterns)
+        self.assertEqual(rendered["limits"]["max_clients"], 999999)
+        self.assertEqual(rendered["topology"]["feeds"], [["eu", "us"], ["us", "ap"], ["ap", "eu"]])
+        self.assertEqual(rendered["auth"], {"password_file": "/etc/meridian/auth/password"})
+        self.assertEqual(rendered["regions"][1], {"name": "us", "address": "meridian-us.example.net:7380"})
+
+    def test_meridian_accepts_what_is_rendered(self):
+        for shape in SHAPES:
+            for region in NAMES:
+                with self.subTest(f"{shape}/{region}"), directory() as home:
+                    (home / "password").write_text("open sesame")
+                    (home / "password").chmod(0o600)
+                    text = self.rendered(shape=shape, region=region)[0]
+                    config = home / "meridian.toml"
+                    config.write_text(text.replace("/etc/meridian/auth/", f"{home}/"))
+                    self.assertIn(f"region {region} of cluster shop", run(MERIDIAN, "check", "--config", config).stdout)
+
+    def test_only_what_needs_a_restart_restarts(self):
+        before = self.rendered()[1]
+        reloaded = copy.deepcopy({"config": {"topology": {"shape": "mesh", "order": []}}})
+        self.assertEqual(before, self.rendered(reloaded)[1])
+        address = yaml.safe_load(values_of("ring", "eu").read_text())["config"]["regions"]
+        address[1]["address"] = "elsewhere.example.net:7380"
+        self.assertEqual(before, self.rendered({"config": {"regions": address}})[1])
+        for restarting in ({"config": {"store": {"memoryMax": "3GiB"}}}, {"config": {"topology": {"healAfter": "9s"}}}):
+            self.assertNotEqual(before, self.rendered(restarting)[1])
+        off = {"reload": {"enabled": False}}
+        self.assertNotEqual(self.rendered(off)[1], self.rendered(off | reloaded)[1])
+
+    def test_the_notes_tell_what_comes_next(self):
+        # Helm prints notes only for a cluster: here they are rendered as a manifest of a copy.
+        with directory() as home:
+            chart = home / "meridian"
+            shutil.copytree(CHART, chart)
+            (chart / "templates/NOTES.txt").rename(chart / "files/notes")
+            manifest = 'kind: Notes\nmetadata: {name: notes}\ntext: |\n{{ tpl (.Files.Get "files/notes") . | indent 2 }}\n'
+            (chart / "templates/notes.yaml").write_text(manifest)
+            for link, reached in (("LoadBalancer", "loadBalancer.ingress"), ("NodePort", "nodePort"),
+                                  ("ClusterIP", "meridian-eu-link.default.svc:7380")):
+                found = objects(template("meridian-eu", values_of("ring", "eu"), more={"link": {"type": link}}, chart=chart).stdout)
+                notes = found["Notes", "notes"]["text"]
+                for words in ("Region eu of cluster shop, a ring of 3", "rollout status statefulset/meridian-eu",
+                              "helm test meridian-eu", "meridian-eu.default.svc:6380", "meridian status --watch", reached):
+                    self.assertIn(words, notes)
+
+
+if __name__ == "__main__":
+    unittest.main()
