@@ -32,6 +32,7 @@ pub mod shelf;
 pub(crate) mod tests;
 mod writer;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -114,6 +115,23 @@ impl Claim<'_> {
     }
 }
 
+fn id_of(placed: &PlacedConflict) -> u128 {
+    let PlacedConflict { database, key, conflict, .. } = placed;
+    conflict_id(&conflict.rival.dot, &conflict.arrived.dot, *database, key, &conflict.element)
+}
+
+/// Of each id the last one. An op may write one place over and over: what its last effect met there is what the
+/// op's other rivals meet, too, who find only what it has left.
+pub fn distinct(mut conflicts: Vec<PlacedConflict>) -> Vec<PlacedConflict> {
+    if conflicts.len() > 1 {
+        let mut known = HashSet::with_capacity(conflicts.len());
+        conflicts.reverse();
+        conflicts.retain(|conflict| known.insert(id_of(conflict)));
+        conflicts.reverse();
+    }
+    conflicts
+}
+
 impl Inbox {
     /// Opens the inbox in `store` and starts its thread.
     ///
@@ -140,11 +158,10 @@ impl Inbox {
 
     /// Takes a conflict in, or counts that there is no record of it. Never waits.
     pub fn note(&self, placed: PlacedConflict, noticed_by: Origin, at_ms: u64) {
+        let id = id_of(&placed);
         let PlacedConflict { database, key, conflict, evidence } = placed;
         let recorded = evidence.is_some_and(|evidence| {
             let Evidence { rivals, loser, shown } = *evidence;
-            let element = &conflict.element;
-            let id = conflict_id(&conflict.rival.dot, &conflict.arrived.dot, database, &key, element);
             self.queue.offer(Box::new(Record {
                 id,
                 at_ms,

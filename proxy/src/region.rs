@@ -41,7 +41,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::config::settings::{LogSync, Settings};
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, distinct};
 use crate::keyspace::Keyspace;
 use crate::keyspace::locked::PlacedConflict;
 use crate::link::faults::Faults;
@@ -141,10 +141,12 @@ impl Region {
         &self.inbox
     }
 
-    /// Counts a conflict that was met here, and records it if there is room.
-    pub fn note_conflict(&self, conflict: PlacedConflict) {
-        self.metrics.conflict(&conflict);
-        self.inbox.note(conflict, self.origin(), self.wall().0);
+    /// Counts the conflicts that an op, a merge or a mend met here, each once, and records those there is room for.
+    pub fn note_conflicts(&self, conflicts: Vec<PlacedConflict>) {
+        for conflict in distinct(conflicts) {
+            self.metrics.conflict(&conflict);
+            self.inbox.note(conflict, self.origin(), self.wall().0);
+        }
     }
 
     /// Who is connected.

@@ -1,5 +1,6 @@
 //! Two regions in one process, without links: what each records of the other's writes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::page::{Filter, Followed, Page, list};
@@ -7,8 +8,9 @@ use super::record::id_text;
 use super::*;
 use crate::command::execute::Scratch;
 use crate::command::meridian::restore::restore;
+use crate::link::random::SplitMix64;
 use crate::region::Region;
-use crate::replication::seed::tests::{Place, exchange, seed_whole};
+use crate::replication::seed::tests::{Place, exchange, seed_whole, write};
 use crate::resp::scan::ScanLimits;
 use crate::resp::{OwnedArgs, Protocol, Reply, Value, value};
 
@@ -32,7 +34,12 @@ pub(crate) fn note(region: &Region, key: &str, at: u64) {
         arrived,
     };
     let evidence = Some(Box::new(Evidence { rivals, loser: 0, shown: wrote("won") }));
-    region.note_conflict(PlacedConflict { database: 0, key: key.as_bytes().into(), conflict, evidence });
+    region.note_conflicts(vec![PlacedConflict {
+        database: 0,
+        key: key.as_bytes().into(),
+        conflict,
+        evidence,
+    }]);
 }
 
 fn everything(region: &Region) -> Vec<Record> {
@@ -132,6 +139,66 @@ async fn both_regions_record_what_both_met_under_the_same_ids() {
     assert_eq!(kind(&a.region(), "write_delete").len(), 2);
     a.stop();
     b.stop();
+}
+
+#[tokio::test]
+async fn an_op_that_writes_a_place_twice_conflicts_there_once() {
+    for (before, here, there) in [
+        (None, "MSET k a k b", "SET k c"),
+        (None, "HSET k f 1 f 2", "HSET k f 3"),
+        (None, "ZADD k 1 m 2 m", "ZADD k 3 m"),
+        (Some("HSET k f 1"), "SET k text", "HSET k g 2"),
+    ] {
+        let (a, b) = (Place::new("eu"), Place::new("us"));
+        before.map(|line| a.ask(0, line));
+        exchange(&a.region(), &b.region()).await;
+        a.ask(0, here);
+        b.ask(0, there);
+        exchange(&a.region(), &b.region()).await;
+        let mut kinds = Vec::new();
+        for place in [&a, &b] {
+            let region = place.region();
+            region.inbox().settle().await;
+            let [record] = &everything(&region)[..] else { panic!("{here}: {:?}", everything(&region)) };
+            assert_eq!(region.metrics().conflicts_total(), 1, "{here}");
+            kinds.push((record.id, record.kind.clone(), record.rivals.clone(), record.shown.clone()));
+        }
+        assert_eq!(kinds[0], kinds[1], "{here}");
+        a.stop();
+        b.stop();
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_written_is_counted_once_for_each_id() {
+    let more = "[inbox]\nrecords_per_second = 1000000\nburst = 1000000\n";
+    let places = ["eu", "us", "ap"].map(|name| Place::with(name, more));
+    let [a, b, c] = &places;
+    let mut dice = SplitMix64::new(7);
+    let mut met = 0;
+    for _ in 0..20 {
+        for place in &places {
+            (0..40).for_each(|_| write(&place.region(), &mut dice));
+        }
+        for (from, to) in [(a, b), (b, c), (c, a)] {
+            exchange(&from.region(), &to.region()).await;
+        }
+    }
+    let mut known: BTreeMap<u128, [Rival; 2]> = BTreeMap::new();
+    for place in &places {
+        let region = place.region();
+        region.inbox().settle().await;
+        let records = everything(&region);
+        assert_eq!(region.metrics().conflicts_total(), records.len() as u64);
+        met += records.len();
+        for Record { id, rivals, .. } in records {
+            let stamps = |rivals: &[Rival; 2]| rivals.each_ref().map(|rival| rival.stamp);
+            let first = known.entry(id).or_insert_with(|| rivals.clone());
+            assert_eq!(stamps(first), stamps(&rivals), "an id names the same two ops in every region");
+        }
+    }
+    assert!(met > 100 && known.len() < met, "{met} met, {} of them different", known.len());
+    places.into_iter().for_each(Place::stop);
 }
 
 #[tokio::test]

@@ -134,6 +134,69 @@ fn conflicts_are_recorded_alike_listed_written_back_and_kept() {
     assert_eq!(listed(&cluster, 1, "limit=3"), before[1], "what is restored is this region's own affair");
 }
 
+/// Keys that three regions write while each is alone.
+const DISPUTED: usize = 20;
+
+/// Three regions write the same strings alone, and meet: of each pair of writes each region knows, and each of the
+/// losers can be had again.
+fn every_loser_of_three_regions_is_known_everywhere(shape: Shape) {
+    let cluster = Cluster::start(Options::new(shape, 3));
+    for (i, j) in [(0, 1), (0, 2), (1, 2)] {
+        cluster.cut(i, j);
+    }
+    for i in cluster.all() {
+        let mut client = cluster.client(i);
+        for n in 0..DISPUTED {
+            client.ok(&["SET", &format!("k{n}"), &format!("{} {n}", cluster.name(i))]);
+        }
+        // What the next region writes is later by any clock of this machine.
+        until(Instant::now() + Duration::from_millis(5));
+    }
+    cluster.mend_all();
+    cluster.await_links();
+    cluster.await_converged(PATIENCE);
+    let pairs = 3 * DISPUTED;
+    let all: Vec<Vec<Json>> = cluster
+        .all()
+        .map(|i| {
+            assert_eq!(counted(&cluster, i), pairs as f64, "in {}", cluster.name(i));
+            await_recorded(&cluster, i, pairs as f64);
+            listed(&cluster, i, "")
+        })
+        .collect();
+    for (i, records) in all.iter().enumerate() {
+        assert_eq!(records.len(), pairs);
+        // What showed when the second of three had come is no matter of agreement.
+        let fixed = |records| -> BTreeMap<_, _> {
+            let same = |[key, kind, rivals, _, loser]: [Json; 5]| [key, kind, rivals, loser];
+            agreed(records).into_iter().map(|(id, record)| (id, same(record))).collect()
+        };
+        assert_eq!(fixed(records), fixed(&all[0]), "in {}", cluster.name(i));
+        assert_eq!(fixed(records).len(), pairs, "each pair once");
+    }
+    for key in ["k0", "k7"] {
+        for (region, loser) in [(0, 1), (1, 0)] {
+            let lost = format!("{} {}", cluster.name(loser), &key[1..]);
+            let of_loser = |record: &&Json| record["key"] == *key && record["rivals"][0]["value"] == *lost;
+            let record = all[region].iter().find(of_loser).unwrap();
+            cluster.client(region).ok(&["MERIDIAN.RESTORE", record["id"].as_str().unwrap()]);
+            cluster.await_converged(PATIENCE);
+            cluster.all().for_each(|i| assert_eq!(cluster.client(i).text(&["GET", key]), lost));
+        }
+    }
+    cluster.all().for_each(|i| assert_eq!(counted(&cluster, i), pairs as f64, "what was seen is no rival"));
+}
+
+#[test]
+fn every_loser_of_a_mesh_is_known_everywhere_under_one_id() {
+    every_loser_of_three_regions_is_known_everywhere(Shape::Mesh);
+}
+
+#[test]
+fn every_loser_of_a_ring_is_known_everywhere_under_one_id() {
+    every_loser_of_three_regions_is_known_everywhere(Shape::Ring);
+}
+
 fn filters_hold(cluster: &Cluster, all: &[Json]) {
     let keys = |query: &str| -> Vec<String> {
         listed(cluster, 0, query).iter().map(|record| record["key"].as_str().unwrap().to_owned()).collect()

@@ -36,7 +36,7 @@ impl<W: Wire> Comparison<'_, W> {
         }
         match self.region.keyspace().mend(&place, mine.mark, &object, &asked, now_ms) {
             Mended::Changed(conflicts) => {
-                conflicts.into_iter().for_each(|conflict| self.region.note_conflict(conflict));
+                self.region.note_conflicts(conflicts);
                 Ok(true)
             }
             Mended::Moved | Mended::Equal | Mended::Kept => Ok(false),

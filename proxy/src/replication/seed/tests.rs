@@ -121,7 +121,7 @@ pub(in crate::replication) async fn digest(region: &Region) -> Vec<u8> {
 }
 
 /// One random write to few keys, so that regions meet on them.
-pub(in crate::replication) fn write(region: &Region, dice: &mut SplitMix64) {
+pub(crate) fn write(region: &Region, dice: &mut SplitMix64) {
     let (database, key, n) = (dice.between(0, 2) as u8, dice.between(0, 30), dice.between(0, 9));
     let line = match dice.between(0, 17) {
         0 => format!("SET s{key} {n}"),
