@@ -42,7 +42,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::config::settings::{LogSync, Settings};
+use crate::inbox::{Inbox, distinct};
 use crate::keyspace::Keyspace;
+use crate::keyspace::locked::PlacedConflict;
 use crate::link::faults::Faults;
 use crate::metrics::Metrics;
 use crate::oplog::{self, LogError, Lsn};
@@ -63,6 +65,7 @@ pub struct Region {
     log: Log,
     origin: AtomicU64,
     metrics: Arc<Metrics>,
+    inbox: Arc<Inbox>,
     committer: committer::Handle,
     started: Instant,
     boot: u64,
@@ -137,6 +140,19 @@ impl Region {
     /// Its metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// The conflicts that were recorded.
+    pub fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    /// Counts the conflicts that an op, a merge or a mend met here, each once, and records those there is room for.
+    pub fn note_conflicts(&self, conflicts: Vec<PlacedConflict>) {
+        for conflict in distinct(conflicts) {
+            self.metrics.conflict(&conflict);
+            self.inbox.note(conflict, self.origin(), self.wall().0);
+        }
     }
 
     /// Who is connected.

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::entry::{ElementMarks, Entry, Slot};
 use super::{KeyRef, Keyspace, Table};
+use crate::inbox::Evidence;
 use crate::oplog::Lsn;
 
 /// Guards over a set of shards.
@@ -45,7 +46,12 @@ pub struct PlacedConflict {
     pub key: Box<[u8]>,
     /// What happened.
     pub conflict: Conflict,
+    /// The values it was about, if it is to be recorded.
+    pub evidence: Option<Box<Evidence>>,
 }
+
+/// The policy of every key.
+pub const POLICY: &str = "crdt";
 
 /// What applying an op's body did.
 #[derive(Clone, Debug, Default)]
@@ -367,6 +373,12 @@ impl<'k> Locked<'k> {
         applied
     }
 
+    /// Says where conflicts were met that the key's state has settled.
+    pub(super) fn place(&self, key: &KeyRef<'_>, conflicts: Vec<Conflict>) -> Vec<PlacedConflict> {
+        let entry = self.entry(key);
+        entry.map(|entry| placed(self.keyspace, entry, conflicts).collect()).unwrap_or_default()
+    }
+
     /// Drops sums of the key that nothing shows, but for those of origins that are `kept`. No reader sees
     /// anything of it. Returns whether there were any.
     pub(super) fn reclaim(&mut self, key: &KeyRef<'_>, kept: impl Fn(Origin) -> bool) -> bool {
@@ -426,9 +438,26 @@ fn change_entry(
         keyspace.count_shown(entry.database(), if shown_now { 1 } else { -1 });
     }
     applied.changes += changes;
-    applied.conflicts.extend(conflicts.into_iter().map(|conflict| PlacedConflict {
+    applied.conflicts.extend(placed(keyspace, entry, conflicts));
+}
+
+fn placed(
+    keyspace: &Keyspace,
+    entry: &Entry,
+    conflicts: Vec<Conflict>,
+) -> impl Iterator<Item = PlacedConflict> {
+    conflicts.into_iter().map(|conflict| PlacedConflict {
         database: entry.database(),
         key: entry.key().into(),
+        evidence: evidence_of(keyspace, &entry.object, &conflict),
         conflict,
-    }));
+    })
+}
+
+/// The values of a conflict, right after it was met. Nothing is copied unless the inbox has room for it.
+fn evidence_of(keyspace: &Keyspace, object: &Object, conflict: &Conflict) -> Option<Box<Evidence>> {
+    let gate = keyspace.gate.get().filter(|gate| gate.admit())?;
+    let evidence = Evidence::of(object, conflict);
+    gate.charge(evidence.cost(object, conflict));
+    Some(Box::new(evidence))
 }

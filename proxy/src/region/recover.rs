@@ -25,6 +25,7 @@ use super::membership::Membership;
 use super::parked::Parked;
 use super::seeding::Seeding;
 use crate::config::settings::{LogSync, Role, Settings};
+use crate::inbox::Inbox;
 use crate::keyspace::Keyspace;
 use crate::link::faults::Faults;
 use crate::metrics::Metrics;
@@ -48,6 +49,8 @@ pub struct Threads {
     writer: WriterThread<AppliedMark>,
     committer: JoinHandle<()>,
     handle: committer::Handle,
+    inbox: Arc<Inbox>,
+    inbox_thread: JoinHandle<()>,
 }
 
 impl Threads {
@@ -55,6 +58,8 @@ impl Threads {
     #[cfg(test)]
     pub(crate) fn crash(self) {
         self.handle.abandon();
+        self.inbox.abandon();
+        let _ = self.inbox_thread.join();
         drop(self.writer);
         let _ = self.committer.join();
     }
@@ -64,6 +69,10 @@ impl Threads {
     /// # Errors
     /// When the log cannot be ended; what is durable stays so.
     pub fn stop(self) -> anyhow::Result<()> {
+        self.inbox.stop();
+        if self.inbox_thread.join().is_err() {
+            tracing::error!("the conflict inbox ended badly; its last records may be missing");
+        }
         self.handle.stop();
         if self.committer.join().is_err() {
             tracing::error!("the committer ended badly; the next start replays more of the log");
@@ -136,6 +145,10 @@ impl Region {
         ops.reincarnate(identity.origin());
         ops.merge_clock(ClockFile::of(&directory).load().context("cannot read the clock")?);
 
+        let (inbox, inbox_thread) = Inbox::open(Arc::clone(&store), &settings.inbox, Arc::clone(&metrics))?;
+        let inbox = Arc::new(inbox);
+        keyspace.watch_conflicts(Arc::clone(inbox.gate()));
+
         let mark = AppliedMark(Arc::new(ops.applied().clone()));
         let (log, writer) = opened.start(mark)?;
         let max_record = log_settings.max_record;
@@ -176,6 +189,7 @@ impl Region {
             sequencer,
             log,
             metrics,
+            inbox: Arc::clone(&inbox),
             committer: handle.clone(),
             started: Instant::now(),
             boot: random_u64()?,
@@ -193,7 +207,7 @@ impl Region {
             parked,
             elsewhere: Mutex::default(),
         });
-        Ok((region, Threads { writer, committer, handle }))
+        Ok((region, Threads { writer, committer, handle, inbox, inbox_thread }))
     }
 }
 

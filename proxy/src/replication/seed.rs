@@ -18,7 +18,7 @@ pub mod donor;
 pub mod receiver;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-pub(super) mod tests;
+pub(crate) mod tests;
 
 use std::time::Duration;
 

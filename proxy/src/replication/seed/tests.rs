@@ -37,7 +37,7 @@ const PACE: Pace = Pace { bytes_per_second: u64::MAX, read_share: 100, step_byte
 /// Deadlines are judged against this, long before any of the scripts' deadlines but the first.
 const NOW: WallMs = WallMs(2_000_000_000_000);
 
-pub(in crate::replication) struct Place {
+pub(crate) struct Place {
     name: &'static str,
     directory: TempDir,
     more: &'static str,
@@ -45,17 +45,17 @@ pub(in crate::replication) struct Place {
 }
 
 impl Place {
-    pub(in crate::replication) fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         Self::with(name, "")
     }
 
-    pub(in crate::replication) fn with(name: &'static str, more: &'static str) -> Self {
+    pub(crate) fn with(name: &'static str, more: &'static str) -> Self {
         let directory = TempDir::new().unwrap();
         let running = Some(open(name, directory.path(), more));
         Self { name, directory, more, running }
     }
 
-    pub(in crate::replication) fn region(&self) -> Arc<Region> {
+    pub(crate) fn region(&self) -> Arc<Region> {
         Arc::clone(&self.running.as_ref().unwrap().0)
     }
 
@@ -64,7 +64,7 @@ impl Place {
     }
 
     /// Ends as a crash would, and starts again.
-    pub(in crate::replication) fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         let (region, threads) = self.running.take().unwrap();
         threads.crash();
         drop(region);
@@ -72,7 +72,7 @@ impl Place {
     }
 
     /// Loses everything.
-    fn wipe(&mut self) {
+    pub(crate) fn wipe(&mut self) {
         let (region, threads) = self.running.take().unwrap();
         threads.crash();
         drop(region);
@@ -80,11 +80,11 @@ impl Place {
         self.running = Some(open(self.name, self.directory.path(), self.more));
     }
 
-    pub(in crate::replication) fn ask(&self, database: u8, line: &str) -> Value {
+    pub(crate) fn ask(&self, database: u8, line: &str) -> Value {
         ask(&self.region(), database, line)
     }
 
-    pub(in crate::replication) fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.running.take().unwrap().1.stop().unwrap();
     }
 }
@@ -121,7 +121,7 @@ pub(in crate::replication) async fn digest(region: &Region) -> Vec<u8> {
 }
 
 /// One random write to few keys, so that regions meet on them.
-pub(in crate::replication) fn write(region: &Region, dice: &mut SplitMix64) {
+pub(crate) fn write(region: &Region, dice: &mut SplitMix64) {
     let (database, key, n) = (dice.between(0, 2) as u8, dice.between(0, 30), dice.between(0, 9));
     let line = match dice.between(0, 17) {
         0 => format!("SET s{key} {n}"),
@@ -179,7 +179,7 @@ pub(in crate::replication) async fn feed(from: &Region, to: &Region) -> bool {
     true
 }
 
-pub(in crate::replication) async fn exchange(a: &Region, b: &Region) {
+pub(crate) async fn exchange(a: &Region, b: &Region) {
     assert!(feed(a, b).await && feed(b, a).await && feed(a, b).await);
 }
 
@@ -223,7 +223,7 @@ async fn seed(
     until
 }
 
-async fn seed_whole(from: &Place, to: &Place, busy: impl FnMut(&Region)) -> VersionVector {
+pub(crate) async fn seed_whole(from: &Place, to: &Place, busy: impl FnMut(&Region)) -> VersionVector {
     seed(from, to, usize::MAX, busy).await.unwrap()
 }
 
