@@ -94,7 +94,8 @@ impl<'a, 'b> Editor<'a, 'b> {
 
     /// The object as a reader sees it: `None` when it is absent, expired or empty.
     pub fn shown(&self) -> Option<&'a Object> {
-        self.object.filter(|o| !self.expired && o.facet().is_some())
+        let object = self.object.filter(|o| !self.expired && o.facet().is_some())?;
+        Some(self.replacing.unwrap_or(object))
     }
 
     /// Clears what the writer has seen and does not see any more: an expired life, hidden facets,

@@ -10,6 +10,7 @@
 use crate::clock::{VersionVector, covers_all};
 use crate::digest::digest;
 use crate::object::Object;
+use crate::outcome::{Conflict, Outcome};
 
 /// Two replicas' views of one key. *Mine* was taken first; then, with all of that applied, *theirs*.
 #[derive(Clone, Copy, Debug)]
@@ -49,17 +50,28 @@ pub fn verdict(views: &Views<'_>, mine: u128, theirs: u128) -> Verdict {
     }
 }
 
+/// What a divergent key should have.
+#[derive(Clone, Debug)]
+pub struct Repaired {
+    /// Its state.
+    pub object: Object,
+    /// What was put side by side for that: of each, one replica had the one value and one the other.
+    pub conflicts: Vec<Conflict>,
+}
+
 /// What both replicas of a divergent key should have: everything that either still has, for nobody
 /// can tell what was removed from what was lost, and what came back can be removed again. Where the
 /// two name one thing differently, one of the two states wins, the same in both replicas.
-pub fn repaired(database: u8, key: &[u8], mine: &Object, theirs: &Object, now_ms: u64) -> Object {
+pub fn repaired(database: u8, key: &[u8], mine: &Object, theirs: &Object, now_ms: u64) -> Repaired {
     let unite = |first: &Object, second: &Object| {
         let (mut united, nothing) = (first.clone(), VersionVector::new());
+        let mut met = Outcome::default();
         // To those who have applied nothing, all that the other has is new.
-        united.merge(&nothing, second, &nothing);
+        united.merge_observed(&nothing, second, &nothing, &mut met);
         let shown = digest(database, key, united.under_lww(), now_ms);
-        (shown, united)
+        (shown, united, met.conflicts)
     };
     let (ours, other) = (unite(mine, theirs), unite(theirs, mine));
-    if ours.0 >= other.0 { ours.1 } else { other.1 }
+    let object = if ours.0 >= other.0 { ours.1 } else { other.1 };
+    Repaired { object, conflicts: ours.2 }
 }

@@ -7,10 +7,13 @@
 //! | `/readyz` | 200 when the region can take writes, else 503 with the reasons |
 //! | `/metrics` | Prometheus' text format |
 //! | `/status` | [`status::Status`] as JSON |
+//! | `/conflicts` | the conflict inbox, newest first; see [`conflicts`] |
+//! | `/conflicts/follow` | the same as server-sent events, as they come |
 //! | `/reload` | POST: reads the configuration anew, as SIGHUP does |
 //! | `/verify` | POST: compares everything with all neighbours, mends what differs; GET: how that stands |
 //! | `/faults` | with `[dev] faults`: shows (GET) and turns (POST) the fault knobs |
 
+pub mod conflicts;
 mod faults;
 mod guard;
 mod sample;
@@ -59,6 +62,9 @@ impl View {
         let mut reasons = Vec::new();
         if self.region.is_draining() {
             reasons.push("draining: the region is being stopped".to_owned());
+        }
+        if !self.region.is_confirmed() {
+            reasons.push("starting: asking the neighbours what they know".to_owned());
         }
         match self.region.log().health() {
             LogHealth::Ok => {}
@@ -125,7 +131,8 @@ fn router(view: View) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
-        .route("/conflicts", get(conflicts))
+        .route("/conflicts", get(conflicts::listing))
+        .route("/conflicts/follow", get(conflicts::follow))
         .route("/reload", axum::routing::post(reload))
         .route("/verify", get(verify::show).post(verify::begin))
         .route("/faults", get(faults::show).post(faults::turn))
@@ -165,13 +172,8 @@ async fn reload(State(view): State<View>) -> Response {
     }
 }
 
-async fn conflicts() -> Response {
-    let error = "the conflict inbox is not available in this version; /status counts conflicts by label";
-    (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
-}
-
 async fn not_found() -> Response {
-    let pages = ["/healthz", "/readyz", "/metrics", "/status"];
+    let pages = ["/healthz", "/readyz", "/metrics", "/status", "/conflicts"];
     (StatusCode::NOT_FOUND, Json(json!({ "error": "no such page", "pages": pages }))).into_response()
 }
 

@@ -2,6 +2,7 @@
 
 pub mod cert;
 pub mod check;
+pub mod conflicts;
 pub mod demo;
 pub mod exit;
 pub mod hook;
@@ -31,6 +32,7 @@ Examples:
   meridian check --config eu.toml           what a configuration means, before it runs
   meridian serve --config eu.toml           run a region
   meridian status --watch                   see how it is doing
+  meridian conflicts --follow               see conflicts as they are met
 
 Logs go to standard error; MERIDIAN_LOG filters them (info, debug, meridian_proxy::link=trace).
 Exit codes: 0 done, 64 wrong arguments or configuration (each error on a line), 1 anything else."
@@ -107,6 +109,16 @@ Exit code 0: all equal. 2: keys had diverged; they are named, and the log names 
 Example:
   meridian verify --admin http://10.0.0.1:9380")]
     Verify(verify::VerifyArgs),
+    /// Show a region's conflict inbox, newest first
+    #[command(after_help = "\
+A loser is written back with `MERIDIAN.RESTORE id`, sent to the region by any Redis client.
+
+Examples:
+  meridian conflicts
+  meridian conflicts --admin http://10.0.0.1:9380 --key user:1
+  meridian conflicts --follow --kind field
+  meridian conflicts --json --limit 1000 | jq -r .id")]
+    Conflicts(conflicts::ConflictsArgs),
 }
 
 /// A configuration file.
@@ -136,6 +148,7 @@ impl Cli {
             Command::Status(args) => status::run(&args).await,
             Command::Hook { command } => hook::run(&command),
             Command::Verify(args) => verify::run(&args).await,
+            Command::Conflicts(args) => conflicts::run(&args).await,
         }
     }
 }

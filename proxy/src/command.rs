@@ -36,7 +36,8 @@ pub type Outcome = Result<(), CommandError>;
 /// A command's handler.
 pub type Handler = fn(&mut Context<'_, '_>, Args<'_>, &mut Reply<'_>) -> Outcome;
 
-/// Runs a command that reads the whole keyspace, in pieces, without locking it whole.
+/// Runs a command that reads the whole keyspace, in pieces, without locking it whole, or that reads the conflict
+/// inbox.
 ///
 /// # Errors
 /// [`CommandError`]; part of a reply may have been written.
@@ -51,6 +52,8 @@ pub async fn walk(
     execute::check_loaded(region, command)?;
     match command.name {
         "meridian.digest" => meridian::digest(region, now, reply).await,
+        "meridian.explain" => meridian::explain::explain(region, args, database, now, reply).await,
+        "meridian.conflicts" => meridian::conflicts::conflicts(region, args, database, reply).await,
         _ => keys::walk::walk(region, command, args, database, now, reply).await,
     }
 }

@@ -35,13 +35,14 @@ pub mod rows;
 pub mod walk;
 
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use dashmap::{DashMap, SharedValue};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use crate::inbox::Gate;
 use crate::policies::Policies;
 use crate::store::Store;
 use crate::store::row::key_hash;
@@ -130,6 +131,8 @@ pub struct Keyspace {
     /// Seconds, coarse; what eviction judges recency by.
     clock: AtomicU32,
     generations: AtomicU16,
+    /// Says which conflicts are recorded; none is before it is there.
+    gate: OnceLock<Arc<Gate>>,
     recent: Mutex<recent::Recent>,
     policies: Policies,
 }
@@ -161,6 +164,7 @@ impl Keyspace {
             dirty: AtomicU64::new(0),
             clock: AtomicU32::new(0),
             generations: AtomicU16::new(first_generation()),
+            gate: OnceLock::new(),
             recent: Mutex::default(),
             policies: Policies::default(),
         }
@@ -174,6 +178,13 @@ impl Keyspace {
     /// The store below.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// From now on the values of conflicts are looked at, as far as `gate` lets them through. What is replayed at a
+    /// start comes before: it was met in an earlier life.
+    pub fn watch_conflicts(&self, gate: Arc<Gate>) {
+        // Set once: a keyspace belongs to one region.
+        let _ = self.gate.set(gate);
     }
 
     /// A number for a table of elements that is built anew; after 65,536 of them they come again.

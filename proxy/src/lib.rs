@@ -9,6 +9,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod hook;
+pub mod inbox;
 pub mod keyspace;
 pub mod link;
 pub mod metrics;

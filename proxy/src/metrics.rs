@@ -41,6 +41,14 @@ pub struct Metrics {
     pub hook_seconds: HistogramVec,
     /// `conflict_window_seconds`.
     pub conflict_window: Histogram,
+    /// `conflict_records_dropped_total`.
+    pub conflict_records_dropped: IntCounter,
+    /// `restored_total`.
+    pub conflicts_restored: IntCounter,
+    /// `inbox_records`.
+    pub inbox_records: IntGauge,
+    /// `inbox_bytes`.
+    pub inbox_bytes: IntGauge,
     /// `stale_ops_total`.
     pub stale_ops: IntCounter,
     /// `duplicate_ops_total{peer}`.
@@ -170,6 +178,13 @@ impl Metrics {
                 "Time between the two writes of a conflict, by their stamps.",
                 exponential_buckets(1e-3, 4.0, 14)?,
             )?,
+            conflict_records_dropped: build.counter(
+                "conflict_records_dropped_total",
+                "Conflicts that were counted and not recorded, because there were too many.",
+            )?,
+            conflicts_restored: build.counter("restored_total", "Losers that were written back.")?,
+            inbox_records: build.gauge("inbox_records", "Conflicts in the inbox.")?,
+            inbox_bytes: build.gauge("inbox_bytes", "Bytes of the conflicts in the inbox.")?,
             stale_ops: build.counter("stale_ops_total", "Ops that found nothing left to do.")?,
             duplicate_ops: build.counters(
                 "duplicate_ops_total",

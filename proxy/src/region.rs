@@ -21,6 +21,7 @@ pub mod foreign;
 mod fuzz;
 pub mod identity;
 pub mod membership;
+pub mod parked;
 pub mod reaper;
 pub mod recover;
 pub mod retired;
@@ -41,7 +42,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::config::settings::{LogSync, Settings};
+use crate::inbox::{Inbox, distinct};
 use crate::keyspace::Keyspace;
+use crate::keyspace::locked::PlacedConflict;
 use crate::link::faults::Faults;
 use crate::metrics::Metrics;
 use crate::oplog::{self, LogError, Lsn};
@@ -63,6 +66,7 @@ pub struct Region {
     log: Log,
     origin: AtomicU64,
     metrics: Arc<Metrics>,
+    inbox: Arc<Inbox>,
     committer: committer::Handle,
     started: Instant,
     boot: u64,
@@ -74,6 +78,7 @@ pub struct Region {
     recovered: recover::Report,
     /// Whether the incarnation is known not to have given out more than this region remembers.
     confirmed: watch::Sender<bool>,
+    is_new: bool,
     seeding: Arc<seeding::Seeding>,
     settled: Arc<Mutex<reaper::Settled>>,
     clients: Arc<Clients>,
@@ -87,6 +92,7 @@ pub struct Region {
     config_file: OnceLock<PathBuf>,
     entropy: Entropy,
     policies: Book,
+    parked: parked::Parked,
     /// What each other region is known to have applied durably.
     elsewhere: Mutex<BTreeMap<RegionId, VersionVector>>,
 }
@@ -108,6 +114,9 @@ const RELIEF_POLL: Duration = Duration::from_millis(10);
 
 /// The longest that a client is made to wait before it gets an error instead.
 const RELIEF_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a read waits at most for a store that is behind, so that eviction keeps up with reads.
+const RELIEF_PAUSE: Duration = Duration::from_millis(50);
 
 impl Region {
     /// What it was configured as.
@@ -133,6 +142,19 @@ impl Region {
     /// Its metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// The conflicts that were recorded.
+    pub fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    /// Counts the conflicts that an op, a merge or a mend met here, each once, and records those there is room for.
+    pub fn note_conflicts(&self, conflicts: Vec<PlacedConflict>) {
+        for conflict in distinct(conflicts) {
+            self.metrics.conflict(&conflict);
+            self.inbox.note(conflict, self.origin(), self.wall().0);
+        }
     }
 
     /// Who is connected.
@@ -180,6 +202,11 @@ impl Region {
         *self.confirmed.borrow()
     }
 
+    /// Whether the data directory was empty at the start.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     /// The incarnation is safe to write under.
     pub fn confirm(&self) {
         self.confirmed.send_replace(true);
@@ -198,6 +225,11 @@ impl Region {
     /// All regions' policies.
     pub fn policies(&self) -> &Book {
         &self.policies
+    }
+
+    /// Ops that could not be applied.
+    pub fn parked(&self) -> &parked::Parked {
+        &self.parked
     }
 
     /// Comparing with other regions.
@@ -320,7 +352,16 @@ impl Region {
     /// # Errors
     /// The text for the client when that takes too long.
     pub async fn wait_for_relief(&self) -> Result<(), &'static str> {
-        let deadline = tokio::time::Instant::now() + RELIEF_TIMEOUT;
+        self.wait_for_relief_within(RELIEF_TIMEOUT).await
+    }
+
+    /// Likewise for what hardly adds to the strain: a read may bring an object into memory.
+    pub async fn pause_for_relief(&self) {
+        let _ = self.wait_for_relief_within(RELIEF_PAUSE).await;
+    }
+
+    async fn wait_for_relief_within(&self, within: Duration) -> Result<(), &'static str> {
+        let deadline = tokio::time::Instant::now() + within;
         while self.is_strained() {
             if tokio::time::Instant::now() >= deadline {
                 return Err("OOM the local store cannot keep up or store.memory_max is too small; try again");

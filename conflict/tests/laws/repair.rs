@@ -7,8 +7,8 @@ use meridian_conflict::clock::{Hlc, Seen, Stamp, VersionVector, raise};
 use meridian_conflict::digest::digest;
 use meridian_conflict::object::{Applying, Object};
 use meridian_conflict::op::{Effect, changes};
-use meridian_conflict::outcome::Outcome;
-use meridian_conflict::repair::{Verdict, Views, repaired, verdict};
+use meridian_conflict::outcome::{Kind, Outcome, Winner};
+use meridian_conflict::repair::{Repaired, Verdict, Views, repaired, verdict};
 use proptest::prelude::*;
 
 use crate::convergence::reclaim;
@@ -116,8 +116,8 @@ proptest! {
             prop_assert_eq!(judged == Verdict::Divergent, mine != theirs);
             if judged == Verdict::Divergent {
                 let [a, b] = [&whole, &poor].map(|r| r.data.get(&key).unwrap_or(&none).clone());
-                let first = repaired(key.0, &key.1, &a, &b, now);
-                let second = repaired(key.0, &key.1, &b, if at_once { &a } else { &first }, now);
+                let first = repaired(key.0, &key.1, &a, &b, now).object;
+                let second = repaired(key.0, &key.1, &b, if at_once { &a } else { &first }, now).object;
                 whole.data.insert(key.clone(), first);
                 poor.data.insert(key.clone(), second);
             }
@@ -141,14 +141,21 @@ fn string(value: &[u8], sequence: u64) -> Object {
 fn a_lost_write_comes_back_and_a_garbled_one_ends_alike() {
     let value = |object: &Object| object.string().unwrap().shown().unwrap().into_owned();
     let (old, new, none) = (string(b"old", 1), string(b"new", 2), Object::default());
-    for (mine, theirs, wanted) in
-        [(&old, &new, b"new"), (&new, &old, b"new"), (&none, &old, b"old"), (&new, &none, b"new")]
+    for (mine, theirs, wanted, met) in
+        [(&old, &new, b"new", 1), (&new, &old, b"new", 1), (&none, &old, b"old", 0), (&new, &none, b"new", 0)]
     {
-        assert_eq!(value(&repaired(0, b"k", mine, theirs, 0)), wanted);
+        let Repaired { object, conflicts } = repaired(0, b"k", mine, theirs, 0);
+        assert_eq!(value(&object), wanted);
+        assert_eq!(conflicts.len(), met, "what is shown no more is told of");
+        for conflict in conflicts {
+            let winner = if conflict.rival > conflict.arrived { Winner::Local } else { Winner::Remote };
+            assert_eq!((conflict.kind, conflict.winner), (Kind::WriteWrite, winner));
+        }
     }
     let garbled = string(b"nex", 2);
-    let here = repaired(0, b"k", &new, &garbled, 0);
-    assert_eq!(value(&here), value(&repaired(0, b"k", &garbled, &new, 0)));
-    assert_eq!(value(&here), value(&repaired(0, b"k", &garbled, &here, 0)));
-    assert_eq!(value(&here), value(&repaired(0, b"k", &new, &here, 0)));
+    let mend = |mine, theirs| repaired(0, b"k", mine, theirs, 0).object;
+    let here = mend(&new, &garbled);
+    assert_eq!(value(&here), value(&mend(&garbled, &new)));
+    assert_eq!(value(&here), value(&mend(&garbled, &here)));
+    assert_eq!(value(&here), value(&mend(&new, &here)));
 }

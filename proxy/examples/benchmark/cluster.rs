@@ -101,7 +101,12 @@ pub struct Cluster {
 impl Cluster {
     /// Starts `count` regions, from one to three, and waits until they hear each other.
     pub fn start(bench: &Bench, count: usize, sync: Sync) -> anyhow::Result<Self> {
-        let mut cluster = Self::prepare(bench, count, sync, "24h")?;
+        Self::start_with(bench, count, sync, "")
+    }
+
+    /// The same with `more` tables in each configuration.
+    pub fn start_with(bench: &Bench, count: usize, sync: Sync, more: &str) -> anyhow::Result<Self> {
+        let mut cluster = Self::prepare(bench, count, sync, "24h", more)?;
         cluster.regions =
             cluster.absent.drain(..).map(|region| region.start(bench)).collect::<Result<_, _>>()?;
         cluster.wait_for_links()?;
@@ -110,7 +115,7 @@ impl Cluster {
 
     /// The same without the last one, which the others' logs do not wait for: it has to take over state.
     pub fn start_without_last(bench: &Bench, count: usize, sync: Sync) -> anyhow::Result<Self> {
-        let mut cluster = Self::prepare(bench, count, sync, "1s")?;
+        let mut cluster = Self::prepare(bench, count, sync, "1s", "")?;
         let last = cluster.absent.pop();
         cluster.regions =
             cluster.absent.drain(..).map(|region| region.start(bench)).collect::<Result<_, _>>()?;
@@ -130,7 +135,7 @@ impl Cluster {
     }
 
     /// Everything but the processes.
-    fn prepare(bench: &Bench, count: usize, sync: Sync, retention: &str) -> anyhow::Result<Self> {
+    fn prepare(bench: &Bench, count: usize, sync: Sync, retention: &str, more: &str) -> anyhow::Result<Self> {
         let directory = fresh_directory(bench, "meridian")?;
         let names = NAMES.get(..count).context("one to three regions")?;
         let mut links = Vec::new();
@@ -142,7 +147,7 @@ impl Cluster {
         }
         let mut cluster = Self { regions: Vec::new(), absent: Vec::new(), directory };
         for (name, link) in &links {
-            let region = cluster.prepare_region(name, *link, &links, sync, retention)?;
+            let region = cluster.prepare_region(name, *link, &links, (sync, retention, more))?;
             cluster.absent.push(region);
         }
         Ok(cluster)
@@ -163,8 +168,7 @@ impl Cluster {
         name: &'static str,
         link: u16,
         links: &[(&str, u16)],
-        sync: Sync,
-        retention: &str,
+        (sync, retention, more): (Sync, &str, &str),
     ) -> anyhow::Result<Absent> {
         let directory = self.directory.join(name);
         fs::create_dir(&directory)?;
@@ -186,6 +190,7 @@ impl Cluster {
                 write!(text, "[[regions]]\nname = \"{region}\"\naddress = \"127.0.0.1:{link}\"\n")?;
             }
         }
+        text += more;
         // A mistake in the above is better told here than in a server's last words.
         Settings::parse(&text, &directory, FileChecks::Require)?;
         fs::write(directory.join("region.toml"), text)?;
@@ -240,6 +245,11 @@ impl Cluster {
         self.regions.iter().map(|region| region.server.cpu_seconds()).sum()
     }
 
+    /// Sends a signal to the first region.
+    pub fn signal_first(&self, signal: Signal) -> anyhow::Result<()> {
+        self.first()?.server.signal(signal)
+    }
+
     /// Sends a signal to every region but the first.
     pub fn signal_peers(&self, signal: Signal) -> anyhow::Result<()> {
         self.regions.iter().skip(1).try_for_each(|region| region.server.signal(signal))
@@ -258,14 +268,22 @@ impl Region {
     }
 
     fn bytes_sent(&self) -> anyhow::Result<f64> {
+        self.metric("meridian_link_bytes_total{", "direction=\"sent\"")
+    }
+
+    /// Conflicts counted so far.
+    pub fn conflicts(&self) -> anyhow::Result<f64> {
+        self.metric("meridian_conflicts_total{", "")
+    }
+
+    /// The sum of the samples that begin with `name` and contain `label`.
+    fn metric(&self, name: &str, label: &str) -> anyhow::Result<f64> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.admin))?;
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut page = String::new();
         stream.read_to_string(&mut page)?;
-        let sent = page.lines().filter(|line| {
-            line.starts_with("meridian_link_bytes_total{") && line.contains("direction=\"sent\"")
-        });
-        Ok(sent.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
+        let samples = page.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        Ok(samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
     }
 
     /// Where its op log is.

@@ -8,6 +8,7 @@ mod lag;
 mod memory;
 mod replicated;
 mod restart;
+mod storm;
 mod unreachable;
 mod wire;
 
@@ -44,6 +45,7 @@ pub const WORKLOADS: &[Workload] = &[
     workload("two-regions-set-p16", replicated::two_set),
     workload("both-loaded", replicated::both_loaded),
     workload("drain", drain::run),
+    workload("storm", storm::run),
     workload("join", join::run),
     workload("lag", lag::run),
     workload("memory-key", memory::key),

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::admin::status::Status;
+use crate::inbox::tests::note;
 use crate::metrics::Metrics;
 use crate::region::recover::Threads;
 use crate::service::LinkState;
@@ -87,7 +88,7 @@ async fn not_ready_says_why() {
 #[tokio::test]
 async fn nothing_but_reading_is_served() {
     let lab = Lab::new().await;
-    for path in ["/healthz", "/readyz", "/metrics", "/status", "/conflicts"] {
+    for path in ["/healthz", "/readyz", "/metrics", "/status", "/conflicts", "/conflicts/follow"] {
         for method in ["POST", "PUT", "DELETE", "PATCH"] {
             let (line, _) = lab.ask(&format!("{method} {path}")).await;
             assert_eq!(line, "HTTP/1.1 405 Method Not Allowed", "{method} {path}");
@@ -100,10 +101,51 @@ async fn nothing_but_reading_is_served() {
     let (line, body) = lab.ask("POST /reload").await;
     assert_eq!(line, "HTTP/1.1 409 Conflict");
     assert_eq!(json(&body)["reloaded"], false);
-    let (line, body) = lab.ask("GET /conflicts?key=a").await;
-    assert_eq!(line, "HTTP/1.1 404 Not Found");
-    assert!(json(&body)["error"].as_str().unwrap().contains("not available in this version"));
     lab.end().await;
+}
+
+#[tokio::test]
+async fn the_inbox_is_listed_and_followed() {
+    let lab = Lab::new().await;
+    let (line, body) = lab.ask("GET /conflicts").await;
+    assert_eq!((line.as_str(), json(&body)), ("HTTP/1.1 200 OK", json!({ "conflicts": [], "next": null })));
+    assert_eq!(lab.ask("GET /conflicts?limit=0").await.0, "HTTP/1.1 400 Bad Request");
+    assert_eq!(lab.ask("GET /conflicts/follow?limit=1").await.0, "HTTP/1.1 400 Bad Request");
+    assert_eq!(lab.ask(&format!("GET /conflicts/follow?after={:032x}", 1)).await.0, "HTTP/1.1 410 Gone");
+    let region = &lab.view.region;
+    for at in 1..=3 {
+        note(region, if at == 2 { "other" } else { "k" }, at);
+    }
+    region.inbox().settle().await;
+    let listed = json(&lab.ask("GET /conflicts?key=k").await.1);
+    let ids: Vec<&str> =
+        listed["conflicts"].as_array().unwrap().iter().map(|c| c["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 2);
+    let newest = &listed["conflicts"][0];
+    assert_eq!((&newest["shown"], &newest["rivals"][0]["value"]), (&json!("won"), &json!("lost")));
+
+    // From the oldest on: what is there already, then what comes.
+    let mut stream = TcpStream::connect(lab.server.address().unwrap()).await.unwrap();
+    let request = format!("GET /conflicts/follow?key=k HTTP/1.0\r\nlast-event-id: {}\r\n\r\n", ids[1]);
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    read_until(&mut stream, &mut answer, &format!("id: {}", ids[0])).await;
+    note(region, "k", 9);
+    read_until(&mut stream, &mut answer, "1700000000009.0").await;
+    let told = String::from_utf8(answer).unwrap();
+    assert!(told.contains("content-type: text/event-stream") && !told.contains("other"), "{told}");
+    // It ends with the region, not with the server's patience.
+    region.begin_drain();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    lab.end().await;
+}
+
+/// Reads on until `answer` contains `wanted`.
+async fn read_until(stream: &mut TcpStream, answer: &mut Vec<u8>, wanted: &str) {
+    while !String::from_utf8_lossy(answer).contains(wanted) {
+        assert!(stream.read_buf(answer).await.unwrap() > 0, "{}", String::from_utf8_lossy(answer));
+    }
 }
 
 #[tokio::test]

@@ -54,8 +54,9 @@ fn what_means_nothing_is_refused() {
         "meridian cert region eu --ca tls",
         "meridian serve --config a --log-format xml",
         "meridian verify --admin https://127.0.0.1:9380",
+        "meridian conflicts --admin https://127.0.0.1:9380",
+        "meridian conflicts --follow --limit 3",
         // Planned, and not pretended to be here.
-        "meridian conflicts",
         "meridian hook",
     ] {
         let error = parse(line).expect_err(line);

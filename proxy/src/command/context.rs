@@ -6,6 +6,7 @@ use meridian_conflict::edit::Editor;
 use meridian_conflict::object::Object;
 use meridian_conflict::op::{BodyBuilder, Facet};
 use meridian_conflict::policy::Policy;
+use meridian_conflict::reading;
 
 use super::CommandError;
 use crate::keyspace::{KeyRef, Locked};
@@ -53,9 +54,13 @@ impl<'a> Context<'a, '_> {
         self.locked.object(&KeyRef::new(self.database, key))
     }
 
-    /// The policy in force for a key.
-    pub fn policy(&self, key: &[u8]) -> &'static str {
-        self.locked.policies().map_or(Policy::Crdt.name(), |policies| policies.policy(key).name())
+    /// [`Context::read`] before a hook has merged anything.
+    pub fn read_unmerged(&self, key: &[u8]) -> Option<&Object> {
+        let object = self.locked.object(&KeyRef::new(self.database, key))?;
+        match self.locked.policies() {
+            None => Some(object),
+            Some(policies) => Some(reading::seen_under(policies.policy(key), object)),
+        }
     }
 
     fn read_as(&self, key: &[u8], facet: Facet) -> Result<Option<&Object>, CommandError> {

@@ -26,7 +26,7 @@ impl Flags {
     pub const NO_MULTI: Self = Self(32);
     /// Its handler belongs to the session (connection state, transactions).
     pub const SESSION: Self = Self(64);
-    /// Reads the whole keyspace: the session runs it in pieces, except inside `MULTI`.
+    /// Reads the whole keyspace or the conflict inbox: the session runs it in pieces, except inside `MULTI`.
     pub const WALK: Self = Self(128);
     /// Refused when memory or disk is short.
     pub const DENY_OOM: Self = Self(256);

@@ -89,6 +89,7 @@ tables! {
         store: StoreFile,
         log: LogFile,
         conflicts: Vec<Field<ConflictFile>>,
+        inbox: InboxFile,
         clock: ClockFile,
         limits: LimitsFile,
         seed: SeedFile,
@@ -118,6 +119,8 @@ tables! {
     LogFile { sync: String, retention: String, retention_max: String, }
     /// `[[conflicts]]`
     ConflictFile { keys: String, policy: String, hook: String, }
+    /// `[inbox]`
+    InboxFile { max: String, retention: String, records_per_second: u32, burst: u32, }
     /// `[clock]`
     ClockFile { max_skew: String, }
     /// `[limits]`

@@ -56,6 +56,7 @@ impl Settings {
                 Policy::Crdt | Policy::Lww | Policy::MultiValue => {}
             }
         }
+        self.write_inbox(out)?;
         out.table("clock")?;
         out.pair("max_skew", quoted(format_duration(self.clock.max_skew)))?;
         self.write_limits(out)?;
@@ -117,6 +118,15 @@ impl Settings {
         out.pair("sync", quoted(sync))?;
         out.pair("retention", quoted(format_duration(self.log.retention)))?;
         out.pair("retention_max", quoted(format_size(self.log.retention_max)))
+    }
+
+    fn write_inbox(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let inbox = &self.inbox;
+        out.table("inbox")?;
+        out.pair("max", quoted(format_size(inbox.max)))?;
+        out.pair("retention", quoted(format_duration(inbox.retention)))?;
+        out.pair("records_per_second", inbox.records_per_second)?;
+        out.pair("burst", inbox.burst)
     }
 
     fn write_limits(&self, out: &mut Writer<'_>) -> fmt::Result {

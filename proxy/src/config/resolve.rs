@@ -1,6 +1,7 @@
 //! From the file form to the settings.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use super::FileChecks;
 use super::collect::Collector;
 use super::error::{ConfigErrors, FileProblem, Problem};
 use super::file::{
-    AntiEntropyFile, AuthFile, ClockFile, ConfigFile, ConflictFile, DevFile, Field, LimitsFile, ListenFile,
-    LogFile, SeedFile, StoreFile, TlsFile,
+    AntiEntropyFile, AuthFile, ClockFile, ConfigFile, ConflictFile, DevFile, Field, InboxFile, LimitsFile,
+    ListenFile, LogFile, SeedFile, StoreFile, TlsFile,
 };
 use super::settings::{
-    AntiEntropy, Auth, BuiltInKind, Clock, ConflictRule, Dev, Hook, Limits, Listen, Log, LogSync, Policy,
-    Seed, Settings, Store, StoreKind, Tls,
+    AntiEntropy, Auth, BuiltInKind, Clock, ConflictRule, Dev, Hook, Inbox, Limits, Listen, Log, LogSync,
+    Policy, Seed, Settings, Store, StoreKind, Tls,
 };
 use super::{files, not_built, resolve_regions};
 use crate::policies::load::load_module;
@@ -73,6 +74,7 @@ impl Resolver<'_> {
         let tls = self.tls(file.tls, !single);
         let store = self.store(file.store);
         let conflicts = self.conflicts(file.conflicts);
+        let inbox = self.inbox(file.inbox);
         let clock = self.clock(file.clock);
         let limits = self.limits(file.limits);
         let log = self.log(file.log, &limits);
@@ -92,6 +94,7 @@ impl Resolver<'_> {
             store,
             log,
             conflicts,
+            inbox,
             clock,
             limits,
             seed,
@@ -282,6 +285,36 @@ impl Resolver<'_> {
         Some(Hook::File(path))
     }
 
+    fn inbox(&mut self, field: Field<InboxFile>) -> Inbox {
+        let file = self.section("inbox", field);
+        self.collector.unknown("inbox", &file.unknown);
+        let default = Inbox::default();
+        let records_per_second = self.collector.optional("inbox.records_per_second", file.records_per_second);
+        let burst = self.collector.optional("inbox.burst", file.burst);
+        let inbox = Inbox {
+            max: self.collector.size("inbox.max", file.max, default.max, MIB..=TIB),
+            retention: self.collector.duration(
+                "inbox.retention",
+                file.retention,
+                default.retention,
+                SECOND..=YEAR,
+            ),
+            records_per_second: records_per_second.unwrap_or(default.records_per_second),
+            burst: burst.unwrap_or(default.burst),
+        };
+        self.within("inbox.records_per_second", inbox.records_per_second, 0..=1_000_000);
+        self.within("inbox.burst", inbox.burst, 0..=1_000_000);
+        inbox
+    }
+
+    /// Reports a number that is too small or too large.
+    fn within(&mut self, key: &str, value: u32, bounds: RangeInclusive<u32>) {
+        if !bounds.contains(&value) {
+            let (least, most) = (bounds.start().to_string(), bounds.end().to_string());
+            self.collector.push(key, Problem::OutOfBounds { value: value.to_string(), least, most });
+        }
+    }
+
     fn clock(&mut self, field: Field<ClockFile>) -> Clock {
         let file = self.section("clock", field);
         self.collector.unknown("clock", &file.unknown);
@@ -295,11 +328,7 @@ impl Resolver<'_> {
         let default = Limits::default();
         let max_clients = self.collector.optional("limits.max_clients", file.max_clients);
         let max_clients = max_clients.unwrap_or(default.max_clients);
-        if !(1..=1_000_000).contains(&max_clients) {
-            let (least, most) = ("1".to_owned(), "1000000".to_owned());
-            let problem = Problem::OutOfBounds { value: max_clients.to_string(), least, most };
-            self.collector.push("limits.max_clients", problem);
-        }
+        self.within("limits.max_clients", max_clients, 1..=1_000_000);
         let mut size = |key, field, default, most| self.collector.size(key, field, default, 16 * KIB..=most);
         let bulk = "limits.proto_max_bulk_len";
         let limits = Limits {

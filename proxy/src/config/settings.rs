@@ -35,6 +35,8 @@ pub struct Settings {
     pub log: Log,
     /// Which policy a key has: the first rule that matches, `crdt` where none does.
     pub conflicts: Vec<ConflictRule>,
+    /// Conflicts that are kept.
+    pub inbox: Inbox,
     /// How far clocks may differ.
     pub clock: Clock,
     /// What clients and peers may make this region hold in memory.
@@ -221,6 +223,19 @@ pub enum Hook {
     File(PathBuf),
 }
 
+/// `[inbox]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inbox {
+    /// How many bytes of records are kept at most.
+    pub max: u64,
+    /// How long records are kept.
+    pub retention: Duration,
+    /// How many conflicts a second are recorded in the long run; all are counted.
+    pub records_per_second: u32,
+    /// How many are at once.
+    pub burst: u32,
+}
+
 /// `[clock]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
@@ -288,6 +303,17 @@ impl Default for AntiEntropy {
 pub struct Dev {
     /// Whether `POST /faults` is served.
     pub faults: bool,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            max: 64 << 20,
+            retention: Duration::from_secs(7 * 86_400),
+            records_per_second: 500,
+            burst: 5_000,
+        }
+    }
 }
 
 impl Default for Limits {

@@ -71,6 +71,7 @@ fn one_region_needs_three_keys() {
 fn the_example_is_valid_and_documents_the_defaults() {
     let settings = parse(example()).unwrap();
     assert_eq!(settings.limits, settings::Limits::default());
+    assert_eq!(settings.inbox, settings::Inbox::default());
     assert_eq!(settings.peers().count(), 2);
     assert_eq!(settings.topology.shape.to_string(), "ring eu -> us -> ap -> eu");
     assert_eq!(settings.tls.unwrap().key, nowhere().join("eu.key"));
@@ -542,4 +543,21 @@ proptest! {
         }
         assert_parses(&lines.join("\n"));
     }
+}
+
+#[test]
+fn the_inbox_is_bounded() {
+    let inbox = |more: &str| refused(&least_with(&format!("[inbox]\n{more}")));
+    assert_eq!(inbox("max = \"1KiB\"\n"), ["inbox.max: 1KiB is not between 1MiB and 1TiB"]);
+    assert!(inbox("retention = \"7\"\n")[0].starts_with("inbox.retention: "));
+    assert_eq!(
+        inbox("records_per_second = 1000001\nburst = 1000001\n"),
+        [
+            "inbox.records_per_second: 1000001 is not between 0 and 1000000",
+            "inbox.burst: 1000001 is not between 0 and 1000000",
+        ]
+    );
+    assert!(inbox("colour = \"red\"\n")[0].starts_with("inbox.colour: "));
+    let settings = parse(&least_with("[inbox]\nmax = \"2MiB\"\nburst = 0\n")).unwrap();
+    assert_eq!((settings.inbox.max, settings.inbox.burst), (2 << 20, 0));
 }

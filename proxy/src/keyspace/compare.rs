@@ -10,9 +10,9 @@ use std::ops::ControlFlow;
 use meridian_conflict::clock::VersionVector;
 use meridian_conflict::digest::{Taking, digest};
 use meridian_conflict::object::Object;
-use meridian_conflict::repair::repaired;
+use meridian_conflict::repair::{Repaired, repaired};
 
-use super::locked::Found;
+use super::locked::{Found, PlacedConflict};
 use super::{KeyRef, Keyspace, Locked, load};
 use crate::store::StoreError;
 use crate::store::row::{self, RowKey, key_hash};
@@ -56,7 +56,7 @@ pub struct Observed {
 }
 
 /// What mending did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Mended {
     /// Nothing: an op has changed the key meanwhile.
     Moved,
@@ -64,8 +64,8 @@ pub enum Mended {
     Equal,
     /// Nothing: what should be there is here; the other side has to mend.
     Kept,
-    /// The key shows now what it should.
-    Changed,
+    /// The key shows now what it should. That may hide what it showed before: these conflicts tell.
+    Changed(Vec<PlacedConflict>),
 }
 
 impl Keyspace {
@@ -198,7 +198,7 @@ impl Keyspace {
         if shown(&mine) == shown(theirs) {
             return Mended::Equal;
         }
-        let wanted = repaired(key.database, key.key, &mine, theirs, now_ms);
+        let Repaired { object: wanted, conflicts } = repaired(key.database, key.key, &mine, theirs, now_ms);
         if shown(&mine) == shown(&wanted) {
             return Mended::Kept;
         }
@@ -206,7 +206,7 @@ impl Keyspace {
         let nothing = VersionVector::new();
         locked.merge_object(key, &Object::default(), applied, applied);
         locked.merge_object(key, &wanted, &nothing, &nothing);
-        Mended::Changed
+        Mended::Changed(locked.place(key, conflicts))
     }
 
     /// Loses a key's state as no op would: a fault knob.
@@ -286,12 +286,13 @@ mod tests {
         let mark = |keyspace: &Keyspace| keyspace.observe(&key, 9, 0).unwrap().unwrap().mark;
         let copy = |keyspace: &Keyspace| keyspace.copy_of(&key, 0).unwrap().0;
         let (here, there) = (&keyspaces[0], &keyspaces[1]);
-        assert_eq!(here.mend(&key, mark(here), &copy(there), &applied, 9), Mended::Kept);
+        assert!(matches!(here.mend(&key, mark(here), &copy(there), &applied, 9), Mended::Kept));
         let before = mark(there);
-        assert_eq!(there.mend(&key, before, &copy(here), &applied, 9), Mended::Changed);
+        let mended = there.mend(&key, before, &copy(here), &applied, 9);
+        assert!(matches!(mended, Mended::Changed(conflicts) if conflicts.is_empty()));
         assert_eq!(there.digest_of(&key, 9).unwrap(), whole);
-        assert_eq!(there.mend(&key, mark(there), &copy(here), &applied, 9), Mended::Equal);
+        assert!(matches!(there.mend(&key, mark(there), &copy(here), &applied, 9), Mended::Equal));
         add(there, &key, 5..6, 2);
-        assert_eq!(there.mend(&key, before, &copy(here), &applied, 9), Mended::Moved);
+        assert!(matches!(there.mend(&key, before, &copy(here), &applied, 9), Mended::Moved));
     }
 }

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 
 use super::entry::{ElementMarks, Entry, Slot};
 use super::{KeyRef, Keyspace, Table};
+use crate::inbox::Evidence;
 use crate::oplog::Lsn;
 use crate::policies::Active;
 
@@ -54,6 +55,8 @@ pub struct PlacedConflict {
     pub conflict: Conflict,
     /// The key's policy.
     pub policy: Policy,
+    /// The values it was about, if it is to be recorded.
+    pub evidence: Option<Box<Evidence>>,
 }
 
 impl PlacedConflict {
@@ -449,6 +452,14 @@ impl<'k> Locked<'k> {
         applied
     }
 
+    /// Says where conflicts were met that the key's state has settled.
+    pub(super) fn place(&self, key: &KeyRef<'_>, conflicts: Vec<Conflict>) -> Vec<PlacedConflict> {
+        let entry = self.entry(key);
+        entry
+            .map(|entry| placed(self.keyspace, self.policies.as_deref(), entry, conflicts).collect())
+            .unwrap_or_default()
+    }
+
     /// Drops sums of the key that nothing shows, but for those of origins that are `kept`, and, if `settle`, what
     /// lost under `lww`. No reader sees anything of it. Returns whether there was any.
     pub(super) fn reclaim(&mut self, key: &KeyRef<'_>, kept: impl Fn(Origin) -> bool, settle: bool) -> bool {
@@ -515,10 +526,36 @@ fn change_entry(
         keyspace.count_shown(entry.database(), if shown_now { 1 } else { -1 });
     }
     applied.changes += changes;
-    applied.conflicts.extend(conflicts.into_iter().map(|conflict| PlacedConflict {
-        database: entry.database(),
-        key: entry.key().into(),
-        conflict,
-        policy: policies.map_or(Policy::Crdt, |policies| policies.policy(entry.key()).clone()),
-    }));
+    applied.conflicts.extend(placed(keyspace, policies, entry, conflicts));
+}
+
+fn placed(
+    keyspace: &Keyspace,
+    policies: Option<&Active>,
+    entry: &Entry,
+    conflicts: Vec<Conflict>,
+) -> impl Iterator<Item = PlacedConflict> {
+    conflicts.into_iter().map(move |conflict| {
+        let policy = policies.map_or(Policy::Crdt, |policies| policies.policy(entry.key()).clone());
+        PlacedConflict {
+            database: entry.database(),
+            key: entry.key().into(),
+            evidence: evidence_of(keyspace, &entry.object, &conflict, policy == Policy::Lww),
+            conflict,
+            policy,
+        }
+    })
+}
+
+/// The values of a conflict, right after it was met. Nothing is copied unless the inbox has room for it.
+fn evidence_of(
+    keyspace: &Keyspace,
+    object: &Object,
+    conflict: &Conflict,
+    lww: bool,
+) -> Option<Box<Evidence>> {
+    let gate = keyspace.gate.get().filter(|gate| gate.admit())?;
+    let evidence = Evidence::of(object, conflict, lww);
+    gate.charge(evidence.cost(object, conflict));
+    Some(Box::new(evidence))
 }

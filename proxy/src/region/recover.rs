@@ -22,8 +22,10 @@ use super::committer::{self, Retention, Stored, Work};
 use super::foreign;
 use super::identity::Identity;
 use super::membership::Membership;
+use super::parked::Parked;
 use super::seeding::Seeding;
 use crate::config::settings::{LogSync, Role, Settings};
+use crate::inbox::Inbox;
 use crate::keyspace::Keyspace;
 use crate::link::faults::Faults;
 use crate::metrics::Metrics;
@@ -49,6 +51,8 @@ pub struct Threads {
     writer: WriterThread<AppliedMark>,
     committer: JoinHandle<()>,
     handle: committer::Handle,
+    inbox: Arc<Inbox>,
+    inbox_thread: JoinHandle<()>,
 }
 
 impl Threads {
@@ -56,6 +60,8 @@ impl Threads {
     #[cfg(test)]
     pub(crate) fn crash(self) {
         self.handle.abandon();
+        self.inbox.abandon();
+        let _ = self.inbox_thread.join();
         drop(self.writer);
         let _ = self.committer.join();
     }
@@ -65,6 +71,10 @@ impl Threads {
     /// # Errors
     /// When the log cannot be ended; what is durable stays so.
     pub fn stop(self) -> anyhow::Result<()> {
+        self.inbox.stop();
+        if self.inbox_thread.join().is_err() {
+            tracing::error!("the conflict inbox ended badly; its last records may be missing");
+        }
         self.handle.stop();
         if self.committer.join().is_err() {
             tracing::error!("the committer ended badly; the next start replays more of the log");
@@ -134,9 +144,14 @@ impl Region {
         let (table, hooks) = load_versioned(&settings.conflicts, &directory, &metrics)?;
         let policies = Book::new(table, hooks, keyspace.policies());
         keyspace.restore_counts()?;
-        let (mut ops, replayed) = replay(&opened, &keyspace, stored)?;
+        let parked = Parked::default();
+        let (mut ops, replayed) = replay(&opened, &keyspace, stored, &parked)?;
         ops.reincarnate(identity.origin());
         ops.merge_clock(ClockFile::of(&directory).load().context("cannot read the clock")?);
+
+        let (inbox, inbox_thread) = Inbox::open(Arc::clone(&store), &settings.inbox, Arc::clone(&metrics))?;
+        let inbox = Arc::new(inbox);
+        keyspace.watch_conflicts(Arc::clone(inbox.gate()));
 
         let mark = AppliedMark(Arc::new(ops.applied().clone()));
         let (log, writer) = opened.start(mark)?;
@@ -164,7 +179,7 @@ impl Region {
         if seeding.is_loading() {
             tracing::warn!("another region's state was being taken over; no clients until it is");
         }
-        let (confirmed, _) = watch::channel(is_new || new_incarnation.is_some() || alone);
+        let (confirmed, _) = watch::channel(alone || !is_new && new_incarnation.is_some());
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let new_incarnation = new_incarnation.filter(|_| !is_new);
         let region = Arc::new(Self {
@@ -178,12 +193,14 @@ impl Region {
             sequencer,
             log,
             metrics,
+            inbox: Arc::clone(&inbox),
             committer: handle.clone(),
             started: Instant::now(),
             boot: random_u64()?,
             draining: AtomicBool::new(false),
             drain: Notify::new(),
             relief,
+            is_new,
             recovered: Report { replayed, new_incarnation, took_ms },
             confirmed,
             seeding,
@@ -192,9 +209,10 @@ impl Region {
             progress: Notify::new(),
             entropy: Default::default(),
             policies,
+            parked,
             elsewhere: Mutex::default(),
         });
-        Ok((region, Threads { writer, committer, handle }))
+        Ok((region, Threads { writer, committer, handle, inbox, inbox_thread }))
     }
 }
 
@@ -253,6 +271,7 @@ fn replay(
     opened: &Opened,
     keyspace: &Keyspace,
     stored: Stored,
+    parked: &Parked,
 ) -> anyhow::Result<(sequence::Sequencer, u64)> {
     let Stored { position, lsn: from, floor } = stored;
     // Under an origin that no record has, every record is taken as it stands.
@@ -274,7 +293,7 @@ fn replay(
             }
             let (header, body) = read_record(record)
                 .ok_or_else(|| anyhow!("the log record at {lsn} was not written by this program"))?;
-            replayed += u64::from(replay_op(&mut ops, keyspace, &header, body, lsn)?);
+            replayed += u64::from(replay_op(&mut ops, keyspace, &header, body, lsn, parked)?);
         }
         if shown.elapsed().as_secs() >= 2 {
             shown = Instant::now();
@@ -290,13 +309,14 @@ fn replay_op(
     header: &Header,
     body: &[u8],
     lsn: Lsn,
+    parked: &Parked,
 ) -> anyhow::Result<bool> {
     let Some(deps) = ops.replay(header)? else { return Ok(false) };
     let survey = match foreign::survey(body) {
         Ok(survey) => survey,
         Err(error) => {
-            // Parked when it came; it counts as applied and changes nothing.
-            tracing::error!(dot = ?header.stamp(), %error, "parked an op that cannot be applied");
+            // It counts as applied and changes nothing.
+            parked.note(header.dot, error);
             return Ok(true);
         }
     };

@@ -48,8 +48,7 @@ impl Applier {
         let survey = match survey(&op.body) {
             Ok(survey) => survey,
             Err(error) => {
-                tracing::error!(dot = ?op.header.stamp(), %error, "parked an op that cannot be applied");
-                metrics.parked_ops.inc();
+                region.parked().take(op.header.dot, error, metrics);
                 region.sequencer().remote(&op.header, &op.body)?;
                 return Ok(());
             }
@@ -71,8 +70,9 @@ impl Applier {
         // What the donor of this region's state had applied met its conflicts there, or in the merge.
         let settled = region.seeding().until().filter(|until| covers(until, &op.header.dot));
         let known = |rival: &Dot| settled.as_ref().is_some_and(|until| covers(until, rival));
-        let met = applied.conflicts.iter().filter(|met| !known(&met.conflict.rival.dot));
-        met.for_each(|conflict| metrics.conflict(conflict));
+        let mut conflicts = applied.conflicts;
+        conflicts.retain(|met| !known(&met.conflict.rival.dot));
+        region.note_conflicts(conflicts);
         let lag = region.wall().0.saturating_sub(op.header.hlc.ms());
         self.lag(region, op.header.dot.actor).observe(lag as f64 / 1e3);
         Ok(())

@@ -6,6 +6,7 @@ use meridian_topology::time::WallMs;
 
 use super::{After, End, Session};
 use crate::command::Command;
+use crate::command::meridian::restore;
 use crate::keyspace::DATABASES;
 use crate::resp::fmt::parse_i64;
 use crate::resp::{Args, Limits, Protocol, Reply};
@@ -49,6 +50,7 @@ impl Session {
             "wait" => self.wait(args).await?,
             "meridian.token" => self.token(),
             "meridian.await" => self.await_token(args).await?,
+            "meridian.restore" => self.restore(args, now),
             "quit" => {
                 self.reply().ok();
                 return Ok(After::Close);
@@ -56,6 +58,12 @@ impl Session {
             _ => self.reply().error(&format!("ERR '{}' is not available in this version", command.name)),
         }
         Ok(After::Continue)
+    }
+
+    fn restore(&mut self, args: Args<'_>, now: WallMs) {
+        let mut reply = Reply::new(&mut self.output, self.protocol);
+        let ran = restore::restore(&self.region, &mut self.scratch, args, now, &mut reply);
+        self.note(ran);
     }
 
     fn select(&mut self, args: Args<'_>) {

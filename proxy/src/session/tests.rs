@@ -305,3 +305,41 @@ fn introspection_answers() {
     let unknown = peer.ask("NOSUCH a b");
     assert_eq!(text(&unknown), "ERR unknown command 'NOSUCH', with args beginning with: 'a' 'b' ");
 }
+
+#[test]
+fn the_inbox_is_read_and_undone_over_a_connection() {
+    let server = Server::start("");
+    let mut peer = server.connect();
+    assert_eq!(peer.ask("MERIDIAN.CONFLICTS"), Value::Array(Vec::new()));
+    crate::inbox::tests::note(&server.region, "k", 1);
+    crate::inbox::tests::note(&server.region, "other", 2);
+    server.until(|region| region.inbox().shelf().head().records() == 2);
+    peer.ask("SET k won");
+    let listed = peer.ask("MERIDIAN.CONFLICTS KEY k COUNT 5");
+    let [record] = listed.elements().unwrap() else { panic!("{listed:?}") };
+    let id = text(&record.elements().unwrap()[1]);
+    assert_eq!(peer.ask("MERIDIAN.CONFLICTS count 1").elements().unwrap().len(), 1);
+    for bad in ["COUNT 0", "COUNT x", "KEY", "COLOUR red"] {
+        assert!(peer.ask(&format!("MERIDIAN.CONFLICTS {bad}")).is_error(), "{bad}");
+    }
+    let explained = peer.ask("MERIDIAN.EXPLAIN k");
+    let last = explained.elements().unwrap().last().unwrap();
+    assert_eq!(text(&last.elements().unwrap()[1]), id);
+    assert!(!peer.ask("MERIDIAN.EXPLAIN other").is_null(), "there is no such key, but a conflict about it");
+    assert_eq!(peer.ask("MERIDIAN.SIBLINGS k").elements().unwrap().len(), 1);
+    assert_eq!(peer.ask("MERIDIAN.SIBLINGS none").elements().unwrap().len(), 0);
+    peer.ask("SADD s m");
+    assert!(text(&peer.ask("MERIDIAN.SIBLINGS s")).starts_with("WRONGTYPE"));
+    assert!(text(&peer.ask("MERIDIAN.SIBLINGS s m")).starts_with("WRONGTYPE"));
+
+    assert!(text(&peer.ask("MERIDIAN.RESTORE k")).starts_with("ERR a conflict's id"));
+    assert_eq!(text(&peer.ask(&format!("MERIDIAN.RESTORE {id}"))), "OK");
+    assert_eq!(text(&peer.ask("GET k")), "lost");
+    assert!(
+        text(&peer.ask(&format!("MERIDIAN.RESTORE {id}")))
+            .starts_with("ERR this conflict's loser was already")
+    );
+    peer.ask("MULTI");
+    assert!(peer.ask(&format!("MERIDIAN.RESTORE {id}")).is_error());
+    assert!(text(&peer.ask("EXEC")).starts_with("EXECABORT"));
+}

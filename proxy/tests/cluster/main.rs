@@ -19,6 +19,7 @@ mod harness;
 mod healing;
 mod history;
 mod idle;
+mod inbox;
 mod intruders;
 mod kills;
 mod load;

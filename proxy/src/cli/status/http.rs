@@ -1,10 +1,10 @@
 //! As much of an HTTP/1.1 client as one request to an admin server needs: no TLS, no redirects, no
-//! chunks.
+//! chunks. What follows without end is asked for in HTTP/1.0, which has none either.
 
 use std::fmt;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 /// The port where a URL names none.
@@ -161,6 +161,83 @@ async fn exchange(url: &Url, method: &str, path: &str) -> std::io::Result<Vec<u8
     let mut answer = Vec::new();
     stream.take(ANSWER_MAX_BYTES + 1).read_to_end(&mut answer).await?;
     Ok(answer)
+}
+
+/// Server-sent events, one after the other.
+pub struct Events {
+    url: Url,
+    reader: BufReader<TcpStream>,
+}
+
+/// One of [`Events`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// Its name, empty for the usual kind.
+    pub name: String,
+    /// What it tells.
+    pub data: String,
+}
+
+/// Follows `path` at `url`.
+///
+/// # Errors
+/// [`HttpError`], also for every status but 200.
+pub async fn follow(url: &Url, path: &str) -> Result<Events, HttpError> {
+    let broken = |source| HttpError::Connection { url: url.clone(), source };
+    let mut stream = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(broken)?;
+    let authority = url.authority();
+    let request = format!(
+        "GET {path} HTTP/1.0\r\nhost: {authority}\r\naccept: text/event-stream\r\nuser-agent: meridian\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.map_err(broken)?;
+    let mut events = Events { url: url.clone(), reader: BufReader::new(stream) };
+    let foreign = |what| HttpError::Foreign { url: url.clone(), what };
+    let line = events.line().await?.ok_or_else(|| foreign("no header"))?;
+    let status = line.strip_prefix("HTTP/1.0 ").or_else(|| line.strip_prefix("HTTP/1.1 "));
+    let status = status.ok_or_else(|| foreign("no HTTP status line"))?;
+    if !status.starts_with("200") {
+        return Err(HttpError::Status { url: url.clone(), status: status.to_owned() });
+    }
+    while !events.line().await?.ok_or_else(|| foreign("the header was cut short"))?.is_empty() {}
+    Ok(events)
+}
+
+impl Events {
+    /// A line without its end; `None` once the server has ended the stream. It sends comments when it has
+    /// nothing else, so silence is an error.
+    async fn line(&mut self) -> Result<Option<String>, HttpError> {
+        let mut line = Vec::new();
+        let mut bounded = (&mut self.reader).take(ANSWER_MAX_BYTES);
+        let read = tokio::time::timeout(ANSWER_WITHIN, bounded.read_until(b'\n', &mut line)).await;
+        read.map_err(|_| HttpError::Slow { url: self.url.clone() })?
+            .map_err(|source| HttpError::Connection { url: self.url.clone(), source })?;
+        if line.pop() != Some(b'\n') {
+            return Ok(None);
+        }
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        let what = "a line is not text";
+        String::from_utf8(line).map(Some).map_err(|_| HttpError::Foreign { url: self.url.clone(), what })
+    }
+
+    /// The next event; `None` once the server has ended the stream.
+    ///
+    /// # Errors
+    /// [`HttpError`]
+    pub async fn next(&mut self) -> Result<Option<Event>, HttpError> {
+        let mut event = Event::default();
+        while let Some(line) = self.line().await? {
+            let value = |value: &str| value.strip_prefix(' ').unwrap_or(value).to_owned();
+            match line.split_once(':') {
+                Some(("data", text)) => event.data = value(text),
+                Some(("event", text)) => event.name = value(text),
+                None if line.is_empty() && event != Event::default() => return Ok(Some(event)),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Takes an answer apart.

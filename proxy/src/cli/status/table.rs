@@ -129,7 +129,7 @@ fn store(status: &Status, out: &mut String) -> std::fmt::Result {
 }
 
 /// Columns as wide as their widest cell.
-fn table(head: &[&str], rows: Vec<Vec<String>>, out: &mut String) -> std::fmt::Result {
+pub(in crate::cli) fn table(head: &[&str], rows: Vec<Vec<String>>, out: &mut String) -> std::fmt::Result {
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
     let mut widths = vec![0; head.len()];
     for row in std::iter::once(&head).chain(&rows) {
@@ -146,11 +146,12 @@ fn table(head: &[&str], rows: Vec<Vec<String>>, out: &mut String) -> std::fmt::R
 }
 
 /// Text of another process without what a terminal would obey.
-fn clean(text: &str) -> String {
+pub(in crate::cli) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-fn seconds(seconds: u64) -> String {
+/// A span of time, roughly.
+pub(in crate::cli) fn seconds(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),

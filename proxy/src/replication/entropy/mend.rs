@@ -34,8 +34,13 @@ impl<W: Wire> Comparison<'_, W> {
         if !is_applied(self.region, &theirs, SETTLE_WITHIN).await {
             return Ok(false);
         }
-        let mended = self.region.keyspace().mend(&place, mine.mark, &object, &asked, now_ms);
-        Ok(mended == Mended::Changed)
+        match self.region.keyspace().mend(&place, mine.mark, &object, &asked, now_ms) {
+            Mended::Changed(conflicts) => {
+                self.region.note_conflicts(conflicts);
+                Ok(true)
+            }
+            Mended::Moved | Mended::Equal | Mended::Kept => Ok(false),
+        }
     }
 
     async fn fetch(

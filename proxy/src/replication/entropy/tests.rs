@@ -12,6 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, 
 use super::answer::answer;
 use super::compare::Comparison;
 use super::{EntropyError, FRAME_MAX, Wire, framed, verify};
+use crate::inbox::Written;
+use crate::keyspace::KeyRef;
 use crate::link::framing::FrameReader;
 use crate::link::random::SplitMix64;
 use crate::region::Region;
@@ -146,6 +148,33 @@ async fn what_was_lost_on_either_side_is_found_and_mended() {
     let mut b = b;
     b.crash();
     assert!(compare(&a, &b).await.is_clean());
+}
+
+#[tokio::test]
+async fn what_a_mend_hides_is_in_the_inbox() {
+    let (a, b) = (Place::new("eu"), Place::new("us"));
+    a.ask(0, "SET k old");
+    exchange(&a.region(), &b.region()).await;
+    let (region, key) = (b.region(), KeyRef::new(0, b"k"));
+    let (old, _) = region.keyspace().copy_of(&key, 0).unwrap();
+    a.ask(0, "SET k new");
+    exchange(&a.region(), &b.region()).await;
+    // The last op is lost at b, though it was applied there.
+    lose(&b, 0, "k");
+    let nothing = VersionVector::new();
+    region.keyspace().lock(&[key]).merge_object(&key, &old, &nothing, &nothing);
+    assert_eq!(b.ask(0, "GET k"), Value::Bulk(b"old".to_vec()));
+    let found = compare(&b, &a).await;
+    assert_eq!((found.divergent, found.mended), (1, 1), "{found:?}");
+    assert_eq!(b.ask(0, "GET k"), Value::Bulk(b"new".to_vec()));
+    region.inbox().settle().await;
+    assert_eq!(region.metrics().conflicts_total(), 1);
+    let record = region.inbox().last_of(0, b"k").unwrap().unwrap();
+    let bytes = |text: &str| Written::Bytes(ByteBuf::from(text));
+    assert_eq!((&record.lost().wrote, &record.shown), (&bytes("old"), &bytes("new")));
+    assert_eq!((record.outcome.as_str(), record.kind.as_str()), ("remote", "write_write"));
+    assert!(compare(&a, &b).await.is_clean());
+    assert_eq!(a.region().metrics().conflicts_total(), 0, "nothing was hidden there");
 }
 
 #[tokio::test]

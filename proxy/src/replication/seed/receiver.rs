@@ -215,7 +215,7 @@ impl<'r> Merging<'r> {
             let mut locked = region.keyspace().lock_loaded(&[key], durable)?;
             locked.merge_object(&key, object, &self.ours, &self.begin.applied)
         };
-        merged.conflicts.iter().for_each(|conflict| region.metrics().conflict(conflict));
+        region.note_conflicts(merged.conflicts);
         tokio::task::consume_budget().await;
         Ok(())
     }

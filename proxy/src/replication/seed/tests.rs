@@ -223,7 +223,7 @@ async fn seed(
     until
 }
 
-async fn seed_whole(from: &Place, to: &Place, busy: impl FnMut(&Region)) -> VersionVector {
+pub(crate) async fn seed_whole(from: &Place, to: &Place, busy: impl FnMut(&Region)) -> VersionVector {
     seed(from, to, usize::MAX, busy).await.unwrap()
 }
 
