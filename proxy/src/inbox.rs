@@ -42,7 +42,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::settings;
-use crate::keyspace::locked::PlacedConflict;
+use crate::keyspace::placed::PlacedConflict;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 pub use evidence::{Evidence, VALUE_MAX};

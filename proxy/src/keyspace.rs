@@ -13,6 +13,7 @@
 //! | [`load`] | bringing objects in from the store |
 //! | `recent` | a sample of the keys committed lately |
 //! | [`merging`] | having hooks merge values without holding locks |
+//! | [`placed`] | conflicts with their places |
 //! | `marks` | which elements the store lacks |
 //! | [`commit`] | taking dirty rows out to the store |
 //! | [`compare`] | digests of what keys show, mending what differs between regions |
@@ -29,6 +30,7 @@ pub mod load;
 pub mod locked;
 mod marks;
 pub mod merging;
+pub mod placed;
 pub mod reap;
 mod recent;
 pub mod rows;

@@ -12,7 +12,7 @@ use prometheus::{
 };
 
 use crate::command::Family;
-use crate::keyspace::locked::PlacedConflict;
+use crate::keyspace::placed::PlacedConflict;
 use crate::link::close::CloseReason;
 
 /// What every name begins with.

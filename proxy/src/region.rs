@@ -44,7 +44,7 @@ use tokio::sync::{Notify, watch};
 use crate::config::settings::{LogSync, Settings};
 use crate::inbox::{Inbox, distinct};
 use crate::keyspace::Keyspace;
-use crate::keyspace::locked::PlacedConflict;
+use crate::keyspace::placed::PlacedConflict;
 use crate::link::faults::Faults;
 use crate::metrics::Metrics;
 use crate::oplog::{self, LogError, Lsn};

@@ -12,7 +12,8 @@ use meridian_conflict::digest::{Taking, digest};
 use meridian_conflict::object::Object;
 use meridian_conflict::repair::{Repaired, repaired};
 
-use super::locked::{Found, PlacedConflict};
+use super::locked::Found;
+use super::placed::PlacedConflict;
 use super::{KeyRef, Keyspace, Locked, load};
 use crate::store::StoreError;
 use crate::store::row::{self, RowKey, key_hash};

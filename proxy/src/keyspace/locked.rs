@@ -1,6 +1,5 @@
 //! Objects under their shard locks.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,13 +10,12 @@ use meridian_conflict::crdt::TablePlace;
 use meridian_conflict::lww::{self, WithoutConflicts};
 use meridian_conflict::object::{Applying, Object};
 use meridian_conflict::op::{Change, ElementBaseline, Facet, MalformedBody};
-use meridian_conflict::outcome::{Conflict, Kind, Observer, Winner};
-use meridian_conflict::policy::Policy;
+use meridian_conflict::outcome::{Conflict, Observer};
 use smallvec::SmallVec;
 
 use super::entry::{ElementMarks, Entry, Slot};
+use super::placed::{PlacedConflict, placed};
 use super::{KeyRef, Keyspace, Table};
-use crate::inbox::Evidence;
 use crate::oplog::Lsn;
 use crate::policies::Active;
 
@@ -42,46 +40,6 @@ pub enum Found<'a> {
     Absent,
     /// It is not in memory; the store has to be asked.
     Missing,
-}
-
-/// A conflict with the place where it happened.
-#[derive(Clone, Debug)]
-pub struct PlacedConflict {
-    /// The database.
-    pub database: u8,
-    /// The key.
-    pub key: Box<[u8]>,
-    /// What happened.
-    pub conflict: Conflict,
-    /// The key's policy.
-    pub policy: Policy,
-    /// The values it was about, if it is to be recorded.
-    pub evidence: Option<Box<Evidence>>,
-}
-
-impl PlacedConflict {
-    /// Whether the key's hook settles it.
-    fn hook(&self) -> Option<&str> {
-        let Policy::Hook(hook) = &self.policy else { return None };
-        let merged = matches!(
-            (self.conflict.kind, self.conflict.facet),
-            (Kind::WriteWrite, Facet::String) | (Kind::Field, Facet::Hash)
-        );
-        merged.then_some(&*hook.name)
-    }
-
-    /// Which rule settled it, as metrics name it.
-    pub fn rule(&self) -> Cow<'static, str> {
-        match self.hook() {
-            Some(name) => Cow::Owned(format!("hook:{name}")),
-            None => Cow::Borrowed(self.conflict.rule.name()),
-        }
-    }
-
-    /// Whose value shows, as metrics name it.
-    pub fn outcome(&self) -> &'static str {
-        if self.hook().is_some() { Winner::Merged.name() } else { self.conflict.winner.name() }
-    }
 }
 
 /// What applying an op's body did.
@@ -527,35 +485,4 @@ fn change_entry(
     }
     applied.changes += changes;
     applied.conflicts.extend(placed(keyspace, policies, entry, conflicts));
-}
-
-fn placed(
-    keyspace: &Keyspace,
-    policies: Option<&Active>,
-    entry: &Entry,
-    conflicts: Vec<Conflict>,
-) -> impl Iterator<Item = PlacedConflict> {
-    conflicts.into_iter().map(move |conflict| {
-        let policy = policies.map_or(Policy::Crdt, |policies| policies.policy(entry.key()).clone());
-        PlacedConflict {
-            database: entry.database(),
-            key: entry.key().into(),
-            evidence: evidence_of(keyspace, &entry.object, &conflict, policy == Policy::Lww),
-            conflict,
-            policy,
-        }
-    })
-}
-
-/// The values of a conflict, right after it was met. Nothing is copied unless the inbox has room for it.
-fn evidence_of(
-    keyspace: &Keyspace,
-    object: &Object,
-    conflict: &Conflict,
-    lww: bool,
-) -> Option<Box<Evidence>> {
-    let gate = keyspace.gate.get().filter(|gate| gate.admit())?;
-    let evidence = Evidence::of(object, conflict, lww);
-    gate.charge(evidence.cost(object, conflict));
-    Some(Box::new(evidence))
 }

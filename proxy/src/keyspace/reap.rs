@@ -137,7 +137,7 @@ impl Locked<'_> {
     ) -> bool {
         let Some(entry) = self.entry(key) else { return false };
         let object = entry.object();
-        if !object.due_ms().is_some_and(|at| at <= now_ms)
+        if object.due_ms().is_none_or(|at| at > now_ms)
             && (object.facet().is_some() || object.expiry().is_none())
         {
             return false;
