@@ -200,8 +200,8 @@ def converged(regions):
 
 
 @contextlib.contextmanager
-def example_trio(shape, faults=True):
-    """Three processes from the configurations of examples/SHAPE, on ports of their own, in `home` of each."""
+def example_trio(shape, faults=True, more=""):
+    """Three processes from the configurations of examples/SHAPE and `more`, on ports of their own, in `home` of each."""
     with directory() as home:
         ports = ports_of(NAMES)
         identities(home / "tls", NAMES)
@@ -214,7 +214,7 @@ def example_trio(shape, faults=True):
                         text = text.replace(f"127.0.0.1:{base + other}", f"127.0.0.1:{port}")
                 assert "faults = true" in text or not faults
                 config = home / f"{name}.toml"
-                config.write_text(text)
+                config.write_text(text + more)
                 command = [MERIDIAN, "serve", "--config", config]
                 regions[name] = Region(name, ports[name], command, home / f"{name}.log")
                 regions[name].home, regions[name].data = home, home / "data" / name

@@ -6,7 +6,6 @@ use meridian_conflict::edit::Editor;
 use meridian_conflict::object::Object;
 use meridian_conflict::op::{BodyBuilder, Facet};
 use meridian_conflict::policy::Policy;
-use meridian_conflict::reading;
 
 use super::CommandError;
 use crate::keyspace::{KeyRef, Locked};
@@ -56,11 +55,7 @@ impl<'a> Context<'a, '_> {
 
     /// [`Context::read`] before a hook has merged anything.
     pub fn read_unmerged(&self, key: &[u8]) -> Option<&Object> {
-        let object = self.locked.object(&KeyRef::new(self.database, key))?;
-        match self.locked.policies() {
-            None => Some(object),
-            Some(policies) => Some(reading::seen_under(policies.policy(key), object)),
-        }
+        self.locked.read(&KeyRef::new(self.database, key))
     }
 
     fn read_as(&self, key: &[u8], facet: Facet) -> Result<Option<&Object>, CommandError> {
@@ -158,7 +153,7 @@ impl<'a> Context<'a, '_> {
         let (database, now_ms) = (self.database, self.now_ms);
         let mut keys = self.locked.database_keys(database)?;
         keys.retain(|key| {
-            self.locked.shown(&KeyRef::new(database, key)).is_some_and(|o| o.is_visible(now_ms))
+            self.locked.read(&KeyRef::new(database, key)).is_some_and(|o| o.is_visible(now_ms))
         });
         Ok(keys)
     }

@@ -258,7 +258,7 @@ pub fn watch(
             database,
             key: key.key.into(),
             change: locked.last_change(key),
-            expired: locked.shown(key).is_some_and(|object| object.is_expired(now.0)),
+            expired: locked.read(key).is_some_and(|object| object.is_expired(now.0)),
         })
         .collect())
 }
@@ -292,7 +292,7 @@ pub fn run_transaction(
     };
     let untouched = |w: &Watched| {
         let key = KeyRef::new(w.database, &w.key);
-        let expired = locked.shown(&key).is_some_and(|object| object.is_expired(now.0));
+        let expired = locked.read(&key).is_some_and(|object| object.is_expired(now.0));
         locked.last_change(&key) == w.change && expired == w.expired
     };
     if !watched.iter().all(untouched) {

@@ -5,16 +5,13 @@
 //! entry has left the shard between: one that left may have taken newer rows to the store.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use meridian_conflict::object::Object;
 use meridian_conflict::op::Facet;
-use meridian_conflict::policy::HookId;
 use smallvec::SmallVec;
 
 use super::locked::Found;
 use super::{KeyRef, Keyspace, Locked};
-use crate::policies::Active;
 use crate::store::row::{self, RowKey};
 use crate::store::{Store, StoreError};
 
@@ -98,13 +95,18 @@ impl Keyspace {
             let departures = {
                 let locked = self.lock(&[*key]);
                 match locked.find(key) {
-                    Found::Here(entry) => match unmerged(&locked, key, entry.object()) {
-                        None => return Ok(look(locked.shown(key))),
-                        Some((policies, hook, object)) => {
-                            drop(locked);
-                            return Ok(look(Some(&policies.merge(&hook, key.key, &object))));
-                        }
-                    },
+                    Found::Here(_) => {
+                        let Some((unmerged, policies)) = locked.unmerged(key).zip(locked.policies().cloned())
+                        else {
+                            return Ok(look(locked.shown(key)));
+                        };
+                        // A hook is no work to be done under a lock.
+                        drop(locked);
+                        let merged = unmerged.merge(&policies);
+                        let result = look(Some(merged.shown()));
+                        self.keep_merged(merged);
+                        return Ok(result);
+                    }
                     Found::Absent => return Ok(look(None)),
                     Found::Missing => locked.departures(key),
                 }
@@ -122,13 +124,6 @@ impl Keyspace {
             }
         }
     }
-}
-
-/// What is needed to show a key whose hook was not asked yet: a hook is no work to be done under a lock.
-fn unmerged(locked: &Locked<'_>, key: &KeyRef<'_>, object: &Object) -> Option<(Arc<Active>, HookId, Object)> {
-    let policies = locked.policies()?;
-    let hook = policies.unmerged(key.key, object)?.clone();
-    Some((Arc::clone(policies), hook, object.clone()))
 }
 
 /// Reads an object's rows.

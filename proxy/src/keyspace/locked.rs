@@ -11,6 +11,7 @@ use meridian_conflict::lww::{self, WithoutConflicts};
 use meridian_conflict::object::{Applying, Object};
 use meridian_conflict::op::{Change, ElementBaseline, Facet, MalformedBody};
 use meridian_conflict::outcome::{Conflict, Observer};
+use meridian_conflict::reading;
 use smallvec::SmallVec;
 
 use super::entry::{ElementMarks, Entry, Slot};
@@ -172,6 +173,15 @@ impl<'k> Locked<'k> {
         match &self.policies {
             None => Some(object),
             Some(policies) => Some(policies.shown(key.key, object)),
+        }
+    }
+
+    /// [`Locked::shown`] before a hook has merged anything: enough to tell whether and how long the key shows.
+    pub fn read(&self, key: &KeyRef<'_>) -> Option<&Object> {
+        let object = self.object(key)?;
+        match &self.policies {
+            None => Some(object),
+            Some(policies) => Some(reading::seen_under(policies.policy(key.key), object)),
         }
     }
 

@@ -3,7 +3,7 @@
 use meridian_conflict::object::Object;
 use meridian_conflict::policy::HookId;
 
-use super::{KeyRef, Keyspace, PlacedKey};
+use super::{KeyRef, Keyspace, Locked, PlacedKey};
 use crate::policies::Active;
 use crate::store::StoreError;
 
@@ -32,6 +32,22 @@ impl Unmerged {
     }
 }
 
+impl Merged {
+    /// What the key shows.
+    pub fn shown(&self) -> &Object {
+        &self.shown
+    }
+}
+
+impl Locked<'_> {
+    /// A copy of the key if a hook has to merge it before it can be shown.
+    pub(super) fn unmerged(&self, key: &KeyRef<'_>) -> Option<Unmerged> {
+        let object = self.entry(key)?.object();
+        let hook = self.policies()?.unmerged(key.key, object)?.clone();
+        Some(Unmerged { key: (key.database, key.key.into()), object: object.clone(), hook })
+    }
+}
+
 impl Keyspace {
     /// Copies of those of `keys` that a hook has to merge before they can be shown. `durable` as for
     /// [`Keyspace::lock_loaded`].
@@ -40,13 +56,7 @@ impl Keyspace {
     /// [`StoreError`].
     pub fn unmerged(&self, keys: &[KeyRef<'_>], durable: u64) -> Result<Vec<Unmerged>, StoreError> {
         let locked = self.lock_loaded(keys, durable)?;
-        let Some(policies) = locked.policies() else { return Ok(Vec::new()) };
-        let found = keys.iter().filter_map(|key| {
-            let object = locked.entry(key)?.object();
-            let hook = policies.unmerged(key.key, object)?.clone();
-            Some(Unmerged { key: (key.database, key.key.into()), object: object.clone(), hook })
-        });
-        Ok(found.collect())
+        Ok(keys.iter().filter_map(|key| locked.unmerged(key)).collect())
     }
 
     /// Keeps what a hook has made of a key, unless the key has changed since.

@@ -60,3 +60,60 @@ fn a_policy_is_in_force_once_the_last_region_has_it_and_until_then_the_mismatch_
     }
     cluster.await_converged(PATIENCE);
 }
+
+const EVERY: &str = "[[conflicts]]\nkeys = \"l:*\"\npolicy = \"lww\"\n\
+    [[conflicts]]\nkeys = \"m:*\"\npolicy = \"multi-value\"\n\
+    [[conflicts]]\nkeys = \"c:*\"\npolicy = \"hook\"\nhook = \"concat-unique-lines\"\n";
+
+/// Writes of all types to few keys of every policy, so that regions meet on them.
+fn quarrel(cluster: &Cluster, i: usize) {
+    let mut client = cluster.client(i);
+    for n in 0..200 {
+        for policy in ["l", "m", "c"] {
+            let key = |kind: &str| format!("{policy}:{kind}{}", n % 5);
+            let (value, field) = (format!("{i}-{n}"), format!("f{}", n % 3));
+            client.call(&["SET", &key("s"), &value]);
+            client.call(&["HSET", &key("h"), &field, &value]);
+            client.call(&["SADD", &key("t"), &value]);
+            client.call(&["INCRBY", &key("n"), "1"]);
+            if n % 7 == i {
+                client.call(&["DEL", &key("h"), &key("t")]);
+            }
+        }
+    }
+}
+
+#[test]
+fn regions_that_quarrel_under_every_policy_end_alike_and_fall_silent() {
+    let cluster = Cluster::start(Options::new(Shape::Mesh, 3));
+    cluster.client(0).call(&["HSET", "l:h", "f", "0"]);
+    cluster.await_converged(PATIENCE);
+    cluster.all().for_each(|i| change(&cluster, i, EVERY));
+    wait_for("the policies to be in force", PATIENCE, || {
+        cluster.all().all(|i| policy(&cluster, i) == "lww").then_some(())
+    });
+    std::thread::scope(|scope| {
+        for i in cluster.all() {
+            let cluster = &cluster;
+            scope.spawn(move || quarrel(cluster, i));
+        }
+    });
+    cluster.await_converged(PATIENCE);
+    for policy in ["lww", "multi-value", "hook"] {
+        for i in cluster.all() {
+            assert!(cluster.metric(i, "meridian_conflicts_total", &[("policy", policy)]) > 0.0, "{policy}");
+        }
+    }
+    let vector = cluster.client(0).vector();
+    for key in (0..5).flat_map(|n| ["l", "m", "c"].map(|policy| format!("{policy}:s{n}"))) {
+        let shown: Vec<_> = cluster.all().map(|i| cluster.client(i).maybe(&["GET", &key])).collect();
+        assert!(shown.windows(2).all(|pair| pair[0] == pair[1]), "{key}: {shown:?}");
+    }
+    assert!(cluster.metric(0, "meridian_hook_calls_total", &[("hook", "concat-unique-lines")]) > 0.0);
+    // What lost under lww is let go of, region by region, and nobody sees anything of it.
+    wait_for("what lost to be gone", PATIENCE, || {
+        cluster.all().all(|i| cluster.metric(i, "meridian_tombstones", &[]) == 0.0).then_some(())
+    });
+    cluster.await_converged(PATIENCE);
+    assert_eq!(cluster.client(0).vector(), vector, "neither merging nor letting go is a write");
+}
