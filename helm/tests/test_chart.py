@@ -255,7 +255,7 @@ class Configuration(unittest.TestCase):
         text, _ = self.rendered()
         rendered = tomllib.loads(text)
         documented = tomllib.loads((ROOT / "proxy/src/config/example.toml").read_text())
-        for table in ("limits", "clock", "inbox"):
+        for table in ("limits", "clock", "seed", "anti_entropy", "inbox"):
             self.assertEqual(rendered[table], documented[table])
         self.assertEqual(rendered["log"], documented["log"])
         self.assertEqual(rendered["topology"]["heal_after"], documented["topology"]["heal_after"])

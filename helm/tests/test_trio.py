@@ -182,7 +182,7 @@ class Trio(unittest.TestCase):
         options = {mount[4]: mount[5].split(",") for mount in mounts}
         self.assertIn("ro", options["/"])
         self.assertIn("rw", options[f"/{contained.data_path}"])
-        self.assertEqual({path.name for path in contained.data.iterdir()}, {"lost+found", "identity.toml", "log", "store"}
+        self.assertEqual({path.name for path in contained.data.iterdir()}, {"lost+found", "clock", "identity.toml", "log", "store"}
                          | {path.name for path in contained.data.iterdir() if path.suffix == ".lock"})
 
     def helm_test(self, name, pod, contained):

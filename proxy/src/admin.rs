@@ -63,6 +63,9 @@ impl View {
         if self.region.is_draining() {
             reasons.push("draining: the region is being stopped".to_owned());
         }
+        if !self.region.is_confirmed() {
+            reasons.push("starting: asking the neighbours what they know".to_owned());
+        }
         match self.region.log().health() {
             LogHealth::Ok => {}
             LogHealth::Full => reasons.push("log: the disk is full".to_owned()),

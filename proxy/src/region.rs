@@ -21,6 +21,7 @@ pub mod foreign;
 mod fuzz;
 pub mod identity;
 pub mod membership;
+pub mod parked;
 pub mod reaper;
 pub mod recover;
 pub mod retired;
@@ -76,6 +77,7 @@ pub struct Region {
     recovered: recover::Report,
     /// Whether the incarnation is known not to have given out more than this region remembers.
     confirmed: watch::Sender<bool>,
+    is_new: bool,
     seeding: Arc<seeding::Seeding>,
     settled: Arc<Mutex<reaper::Settled>>,
     clients: Arc<Clients>,
@@ -88,6 +90,7 @@ pub struct Region {
     follower: AtomicBool,
     config_file: OnceLock<PathBuf>,
     entropy: Entropy,
+    parked: parked::Parked,
     /// What each other region is known to have applied durably.
     elsewhere: Mutex<BTreeMap<RegionId, VersionVector>>,
 }
@@ -109,6 +112,9 @@ const RELIEF_POLL: Duration = Duration::from_millis(10);
 
 /// The longest that a client is made to wait before it gets an error instead.
 const RELIEF_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a read waits at most for a store that is behind, so that eviction keeps up with reads.
+const RELIEF_PAUSE: Duration = Duration::from_millis(50);
 
 impl Region {
     /// What it was configured as.
@@ -198,6 +204,11 @@ impl Region {
         *self.confirmed.borrow()
     }
 
+    /// Whether the data directory was empty at the start.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     /// The incarnation is safe to write under.
     pub fn confirm(&self) {
         self.confirmed.send_replace(true);
@@ -211,6 +222,11 @@ impl Region {
         let mut confirmed = self.confirmed.subscribe();
         // The sender lives as long as this region.
         let _ = confirmed.wait_for(|confirmed| *confirmed).await;
+    }
+
+    /// Ops that could not be applied.
+    pub fn parked(&self) -> &parked::Parked {
+        &self.parked
     }
 
     /// Comparing with other regions.
@@ -333,7 +349,16 @@ impl Region {
     /// # Errors
     /// The text for the client when that takes too long.
     pub async fn wait_for_relief(&self) -> Result<(), &'static str> {
-        let deadline = tokio::time::Instant::now() + RELIEF_TIMEOUT;
+        self.wait_for_relief_within(RELIEF_TIMEOUT).await
+    }
+
+    /// Likewise for what hardly adds to the strain: a read may bring an object into memory.
+    pub async fn pause_for_relief(&self) {
+        let _ = self.wait_for_relief_within(RELIEF_PAUSE).await;
+    }
+
+    async fn wait_for_relief_within(&self, within: Duration) -> Result<(), &'static str> {
+        let deadline = tokio::time::Instant::now() + within;
         while self.is_strained() {
             if tokio::time::Instant::now() >= deadline {
                 return Err("OOM the local store cannot keep up or store.memory_max is too small; try again");

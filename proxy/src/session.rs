@@ -32,7 +32,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::command::execute::{self, Scratch};
-use crate::command::{Command, Family, Flags, find};
+use crate::command::{Command, Family, Flags, Keys, find};
 use crate::region::Region;
 use crate::resp::{Args, Limits, Parsed, Parser, Protocol, ProtocolError, Reply};
 use clients::Client;
@@ -109,6 +109,8 @@ pub struct Session {
     last_write: Option<Dot>,
     /// `CLIENT REPLY OFF`.
     silent: bool,
+    /// Whether this command waited for relief: earlier replies are out, and time has passed.
+    waited: bool,
     /// `CLIENT REPLY SKIP`: 2 from the command on, 1 for the one to be skipped.
     skip: u8,
     opened: Instant,
@@ -218,6 +220,7 @@ impl Session {
             wait_for: 0,
             last_write: None,
             silent: false,
+            waited: false,
             skip: 0,
             opened: Instant::now(),
             last: None,
@@ -295,11 +298,10 @@ impl Session {
                 }
                 Ok(Parsed::Command { consumed }) => {
                     let args = parser.args(rest);
-                    if self.region.is_strained() {
-                        self.relieve().await?;
+                    after = self.command(args, now, &mut first).await?;
+                    if std::mem::take(&mut self.waited) {
                         now = self.region.wall();
                     }
-                    after = self.command(args, now, &mut first).await?;
                     used += consumed;
                 }
                 Err(error) => {
@@ -336,14 +338,18 @@ impl Session {
         }
     }
 
-    async fn relieve(&mut self) -> Result<(), End> {
+    /// Waits before `command` until the region is no longer strained. Returns what the client is told when that
+    /// takes too long for a command that needs more memory.
+    async fn relieve(&mut self, command: &Command) -> Result<Option<&'static str>, End> {
         // What waits here has seen nothing yet: let earlier replies go first.
         self.flush().await?;
+        self.waited = true;
         let region = Arc::clone(&self.region);
-        if region.wait_for_relief().await.is_err() {
-            return Err(End::Limit("strained"));
+        if !command.flags.has(Flags::DENY_OOM) {
+            region.pause_for_relief().await;
+            return Ok(None);
         }
-        Ok(())
+        Ok(region.wait_for_relief().await.err())
     }
 
     fn reply(&mut self) -> Reply<'_> {
@@ -393,7 +399,8 @@ impl Session {
         let start = self.output.len();
         let after = self.dispatch(args, now, first).await?;
         if self.skip == 1 || self.silent {
-            self.output.truncate(start);
+            // What was there before went out if this command had to wait.
+            self.output.truncate(if self.waited { 0 } else { start });
         }
         self.skip = self.skip.saturating_sub(1);
         Ok(after)
@@ -424,6 +431,14 @@ impl Session {
         if !self.authenticated && !command.flags.has(Flags::NO_AUTH) {
             self.refuse("NOAUTH Authentication required.");
             return Ok(After::Continue);
+        }
+        let mut now = now;
+        if !matches!(command.keys, Keys::None) && self.region.is_strained() {
+            if let Some(refusal) = self.relieve(command).await? {
+                self.refuse(refusal);
+                return Ok(After::Continue);
+            }
+            now = self.region.wall();
         }
         if self.transaction.is_some() && !transaction::runs_at_once(command) {
             self.queue(command, args);

@@ -10,6 +10,23 @@ use proptest::prelude::*;
 use crate::convergence::{ahead, merge_into, merged, reclaim, union};
 use crate::harness::{Command, Dataset, Dice, Replica, Step, World, dataset_digest, history, key};
 
+/// Merging replica `b` into `a` shows and remembers the same in a world and in its twin, which reclaimed at
+/// other times.
+fn merging_gives_the_same(world: &World, twin: &World, a: usize, b: usize) -> Result<(), TestCaseError> {
+    let both = |world: &World| {
+        let [a, b] = [a, b].map(|i| (&world.replicas[i].data, &world.replicas[i].applied));
+        merged(a, b).0
+    };
+    let (mut reclaimed, mut whole) = (both(world), both(twin));
+    for now in [0, 20, 100] {
+        prop_assert_eq!(dataset_digest(&reclaimed, now), dataset_digest(&whole, now));
+    }
+    reclaim(&mut reclaimed);
+    reclaim(&mut whole);
+    prop_assert_eq!(&reclaimed, &whole);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(6_000) })]
 
@@ -32,17 +49,7 @@ proptest! {
         }
         for a in 0..3 {
             for b in 0..3 {
-                let both = |world: &World| {
-                    let [a, b] = [a, b].map(|i| (&world.replicas[i].data, &world.replicas[i].applied));
-                    merged(a, b).0
-                };
-                let (mut reclaimed, mut whole) = (both(&world), both(&twin));
-                for now in [0, 20, 100] {
-                    prop_assert_eq!(dataset_digest(&reclaimed, now), dataset_digest(&whole, now));
-                }
-                reclaim(&mut reclaimed);
-                reclaim(&mut whole);
-                prop_assert_eq!(&reclaimed, &whole);
+                merging_gives_the_same(&world, &twin, a, b)?;
             }
         }
     }
@@ -67,17 +74,7 @@ proptest! {
             twin.step(step);
         }
         for (a, b) in [(2, 0), (0, 2)] {
-            let both = |world: &World| {
-                let [a, b] = [a, b].map(|i| (&world.replicas[i].data, &world.replicas[i].applied));
-                merged(a, b).0
-            };
-            let (mut reclaimed, mut whole) = (both(&world), both(&twin));
-            for now in [0, 20, 100] {
-                prop_assert_eq!(dataset_digest(&reclaimed, now), dataset_digest(&whole, now));
-            }
-            reclaim(&mut reclaimed);
-            reclaim(&mut whole);
-            prop_assert_eq!(&reclaimed, &whole);
+            merging_gives_the_same(&world, &twin, a, b)?;
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use meridian_conflict::clock::{Origin, RegionId};
+use meridian_conflict::clock::{Dot, Origin, RegionId};
 use meridian_topology::graph::RegionName;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,24 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// How far taking over another region's state has come, while it goes on.
     pub seeding: Option<SeedingStatus>,
+    /// Ops that could not be applied and were set aside: the newest that this process has met.
+    pub parked: Vec<ParkedOp>,
+}
+
+/// An op that was set aside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ParkedOp {
+    /// Its origin, and its sequence number there.
+    pub op: String,
+    /// Why it cannot be applied.
+    pub error: String,
+}
+
+fn parked(region: &Region, names: &Names) -> Vec<ParkedOp> {
+    let listed = region.parked().listed().into_iter();
+    let op = |dot: Dot| format!("{}:{}", names.origin(dot.actor), dot.counter);
+    listed.map(|(dot, why)| ParkedOp { op: op(dot), error: why.to_string() }).collect()
 }
 
 /// How far taking over another region's state has come.
@@ -233,6 +251,7 @@ impl Status {
             not_ready,
             topology: topology(&settings.region, &membership),
             applied: applied(region, &names),
+            parked: parked(region, &names),
             log: log(region),
             store: store(region),
             clients: region.metrics().clients.get(),
@@ -368,6 +387,10 @@ fn warnings(view: &View) -> Vec<String> {
     }
     if region.is_strained() {
         warnings.push("writers wait: the store is far behind or store.memory_max is too small".to_owned());
+    }
+    let parked = region.metrics().parked_ops.get();
+    if parked > 0 {
+        warnings.push(format!("{parked} ops could not be applied and were set aside: see parked"));
     }
     if let Some(end) = view.cert_not_after {
         let left = seconds_until(end, SystemTime::now());

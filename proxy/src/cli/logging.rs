@@ -9,6 +9,9 @@ use super::exit::UsageError;
 /// The environment variable that filters.
 const VARIABLE: &str = "MERIDIAN_LOG";
 
+/// The store's engine tells of its files at `info`, which is for whoever asks for it by name.
+const QUIETER: &str = "fjall=warn,lsm_tree=warn";
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -34,7 +37,7 @@ pub fn start(format: LogFormat, default: &str) -> anyhow::Result<()> {
 }
 
 fn filter(directives: &str) -> Result<EnvFilter, UsageError> {
-    EnvFilter::try_new(directives)
+    EnvFilter::try_new(format!("{QUIETER},{directives}"))
         .map_err(|error| UsageError(format!("{VARIABLE}: \"{directives}\" is not a filter: {error}")))
 }
 
@@ -46,6 +49,9 @@ mod tests {
     #[test]
     fn a_filter_that_means_nothing_is_refused() {
         assert!(filter("info,meridian_proxy::link=debug").is_ok());
+        let shown = filter("info,lsm_tree=debug").unwrap().to_string();
+        assert!(shown.contains("fjall=warn") && shown.contains("lsm_tree=debug"), "{shown}");
+        assert!(!shown.contains("lsm_tree=warn"), "{shown}");
         assert!(filter("meridian_proxy=loud").unwrap_err().to_string().starts_with("MERIDIAN_LOG: "));
     }
 }

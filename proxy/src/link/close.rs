@@ -164,6 +164,13 @@ pub enum Ended {
 
 const CODE_CONNECTION_REFUSED: u64 = 0x02;
 
+impl Ended {
+    /// Whether there is another connection in its place: nothing that somebody should look at.
+    pub fn is_replacement(&self) -> bool {
+        matches!(self, Self::ByPeer { reason: CloseReason::Replaced, .. })
+    }
+}
+
 impl From<&ConnectionError> for Ended {
     fn from(error: &ConnectionError) -> Self {
         match error {

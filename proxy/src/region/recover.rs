@@ -22,6 +22,7 @@ use super::committer::{self, Retention, Stored, Work};
 use super::foreign;
 use super::identity::Identity;
 use super::membership::Membership;
+use super::parked::Parked;
 use super::seeding::Seeding;
 use crate::config::settings::{LogSync, Role, Settings};
 use crate::inbox::Inbox;
@@ -139,7 +140,8 @@ impl Region {
 
         let keyspace = Arc::new(Keyspace::new(Arc::clone(&store), store.position()?.is_none()));
         keyspace.restore_counts()?;
-        let (mut ops, replayed) = replay(&opened, &keyspace, stored)?;
+        let parked = Parked::default();
+        let (mut ops, replayed) = replay(&opened, &keyspace, stored, &parked)?;
         ops.reincarnate(identity.origin());
         ops.merge_clock(ClockFile::of(&directory).load().context("cannot read the clock")?);
 
@@ -173,7 +175,7 @@ impl Region {
         if seeding.is_loading() {
             tracing::warn!("another region's state was being taken over; no clients until it is");
         }
-        let (confirmed, _) = watch::channel(is_new || new_incarnation.is_some() || alone);
+        let (confirmed, _) = watch::channel(alone || !is_new && new_incarnation.is_some());
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let new_incarnation = new_incarnation.filter(|_| !is_new);
         let region = Arc::new(Self {
@@ -194,6 +196,7 @@ impl Region {
             draining: AtomicBool::new(false),
             drain: Notify::new(),
             relief,
+            is_new,
             recovered: Report { replayed, new_incarnation, took_ms },
             confirmed,
             seeding,
@@ -201,6 +204,7 @@ impl Region {
             clients: Arc::default(),
             progress: Notify::new(),
             entropy: Default::default(),
+            parked,
             elsewhere: Mutex::default(),
         });
         Ok((region, Threads { writer, committer, handle, inbox, inbox_thread }))
@@ -262,6 +266,7 @@ fn replay(
     opened: &Opened,
     keyspace: &Keyspace,
     stored: Stored,
+    parked: &Parked,
 ) -> anyhow::Result<(sequence::Sequencer, u64)> {
     let Stored { position, lsn: from, floor } = stored;
     // Under an origin that no record has, every record is taken as it stands.
@@ -283,7 +288,7 @@ fn replay(
             }
             let (header, body) = read_record(record)
                 .ok_or_else(|| anyhow!("the log record at {lsn} was not written by this program"))?;
-            replayed += u64::from(replay_op(&mut ops, keyspace, &header, body, lsn)?);
+            replayed += u64::from(replay_op(&mut ops, keyspace, &header, body, lsn, parked)?);
         }
         if shown.elapsed().as_secs() >= 2 {
             shown = Instant::now();
@@ -299,13 +304,14 @@ fn replay_op(
     header: &Header,
     body: &[u8],
     lsn: Lsn,
+    parked: &Parked,
 ) -> anyhow::Result<bool> {
     let Some(deps) = ops.replay(header)? else { return Ok(false) };
     let survey = match foreign::survey(body) {
         Ok(survey) => survey,
         Err(error) => {
-            // Parked when it came; it counts as applied and changes nothing.
-            tracing::error!(dot = ?header.stamp(), %error, "parked an op that cannot be applied");
+            // It counts as applied and changes nothing.
+            parked.note(header.dot, error);
             return Ok(true);
         }
     };

@@ -48,8 +48,7 @@ impl Applier {
         let survey = match survey(&op.body) {
             Ok(survey) => survey,
             Err(error) => {
-                tracing::error!(dot = ?op.header.stamp(), %error, "parked an op that cannot be applied");
-                metrics.parked_ops.inc();
+                region.parked().take(op.header.dot, error, metrics);
                 region.sequencer().remote(&op.header, &op.body)?;
                 return Ok(());
             }

@@ -150,7 +150,7 @@ pub(super) async fn run(
             }
         }
         hub.carry_out().await;
-        hub.confirm();
+        hub.confirm().await;
     }
     // A start that is being waited for ends, too.
     region.confirm();
@@ -239,15 +239,22 @@ impl Hub {
     }
 
     /// Sees to it that the incarnation is safe to write under; see [`Region::confirmed`].
-    fn confirm(&mut self) {
+    ///
+    /// A region without a past has given out nothing. It asks how far the others are, and serves no client before it
+    /// is as far; but it does not wait for those that do not answer.
+    async fn confirm(&mut self) {
         if self.region.is_confirmed() {
             return;
         }
-        if self.replica.unconfirmed().next().is_none() {
-            return self.region.confirm();
-        }
-        if self.region.uptime() < CONFIRM_WITHIN {
+        let all_answered = self.replica.unconfirmed().next().is_none();
+        if !all_answered && self.region.uptime() < CONFIRM_WITHIN {
             return;
+        }
+        if self.region.is_new() {
+            return self.begin_from_nothing().await;
+        }
+        if all_answered {
+            return self.region.confirm();
         }
         self.take_new_incarnation(
             "not all neighbours answered at the start, so what was given out is not known",
@@ -440,7 +447,9 @@ impl Hub {
             }
             Effect::CloseLink { peer, session, reason } => {
                 tracing::info!(peer = self.name(peer), %reason, "closing a link");
-                self.trouble(peer, reason.to_string());
+                if reason != ReplicaClose::Replaced {
+                    self.trouble(peer, reason.to_string());
+                }
                 let code = close_reason(reason);
                 if code.is_refusal() {
                     self.region.metrics().refused_link(code);

@@ -172,6 +172,11 @@ pub(super) async fn dial(
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         match try_dial(&endpoint, &name, &address).await {
+            // Meanwhile the other side has dialled. Both regions have just started.
+            Ok(connection) if context.standing.load(Ordering::Acquire) > 0 => {
+                connection.close(CloseReason::Replaced, "the connection that you dialled came first");
+                continue;
+            }
             Ok(connection) => {
                 // A task of its own: that nobody dials any more does not end what stands.
                 let running = tokio::spawn(run(connection, peer, context.clone(), true));
@@ -224,7 +229,10 @@ pub(super) async fn run(
     let (send, receive) = match tokio::time::timeout(CONTROL_WITHIN, opening).await {
         Ok(Ok(streams)) => streams,
         Ok(Err(error)) => {
-            context.trouble(peer, Ended::from(&error).to_string()).await;
+            let ended = Ended::from(&error);
+            if !ended.is_replacement() {
+                context.trouble(peer, ended.to_string()).await;
+            }
             return false;
         }
         Err(_) => {
@@ -269,7 +277,7 @@ pub(super) async fn run(
     match fault {
         Some(fault) => context.trouble(peer, fault).await,
         // Whoever closed it on this side has told why, and that must stand.
-        None if ended == Ended::Local => {}
+        None if ended == Ended::Local || ended.is_replacement() => {}
         None => {
             if let Ended::ByPeer { reason, .. } = &ended
                 && reason.is_refusal()

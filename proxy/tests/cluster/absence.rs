@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use meridian_proxy::link::relay::Conditions;
+
 use crate::crashes::no_number_was_used_twice;
 use crate::harness::{Client, Cluster, Options, PATIENCE, Shape, http, serve, wait_for};
 
@@ -185,6 +187,34 @@ fn j1_a_wiped_region_takes_over_a_neighbour_s_state() {
         assert_eq!(cluster.client(i).int(&["INCRBY", "counter", "0"]), 30);
         fill(&mut cluster.client(i), "then", 100);
     }
+    cluster.await_converged(PATIENCE);
+}
+
+#[test]
+fn j1_a_new_region_serves_nobody_before_it_has_what_the_others_have() {
+    let mut cluster = Cluster::start(Options::new(Shape::Mesh, 3));
+    fill(&mut cluster.client(0), "a", 2_000);
+    cluster.await_converged(PATIENCE);
+    cluster.stop(2);
+    fs::remove_dir_all(cluster.data(2)).unwrap();
+    let slow = Conditions { rate_bytes: 20_000, ..Conditions::default() };
+    [0, 1].into_iter().for_each(|from| cluster.conditions(from, 2, slow));
+    cluster.spawn(2);
+    let mut client = wait_for("c to listen", PATIENCE, || cluster.try_client(2).ok());
+    // Their logs reach back, so it reads those: nobody's state is taken over.
+    let mut refused = 0;
+    wait_for("the last key", PATIENCE, || {
+        let reply = client.call(&["GET", "a:1999"]);
+        if reply.is_error() {
+            assert!(reply.text().unwrap().starts_with("LOADING"), "{reply:?}");
+            refused += 1;
+            return None;
+        }
+        Some(reply.text().expect("served before it was there").to_owned())
+    });
+    assert!(refused > 0, "it was there at once: too fast to tell anything");
+    assert_eq!(cluster.metric(2, "meridian_seed_bytes_total", &[("direction", "received")]), 0.0);
+    client.ok(&["SET", "own", "v"]);
     cluster.await_converged(PATIENCE);
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use meridian_proxy::link::relay::Conditions;
 
+use crate::harness::shim::{Action, SYNCS};
 use crate::harness::{Cluster, Options, PATIENCE, Shape, is_full, until, wait_for};
 
 const MIB: u64 = 1 << 20;
@@ -102,8 +103,12 @@ fn q1_a_slow_and_a_dead_region_cost_bounded_memory_and_nobody_time() {
         middle(&beside).0 < middle(&usual).0 * 3 + Duration::from_millis(20),
         "a slow region slows others"
     );
-    let behind = cluster.metric(0, "meridian_unacked_bytes", &[("peer", "c")]);
-    assert!(behind > 10.0 * MIB as f64, "{behind} bytes behind: it was not slow");
+    // Further behind than what memory keeps of the log.
+    let behind = wait_for("c to be far behind", PATIENCE, || {
+        written += load(&cluster, Instant::now() + LOAD_EVERY);
+        let behind = cluster.metric(0, "meridian_unacked_bytes", &[("peer", "c")]);
+        (behind > 10.0 * MIB as f64).then_some(behind)
+    });
     println!("{} MiB were written, c is {:.0} MiB behind", written / MIB, behind / MIB as f64);
     for (i, before) in peaks.into_iter().enumerate() {
         let peak = cluster.peak_resident(i);
@@ -122,6 +127,60 @@ fn q1_a_slow_and_a_dead_region_cost_bounded_memory_and_nobody_time() {
     }
     cluster.restart(3);
     cluster.await_converged(2 * PATIENCE);
+}
+
+/// Where the system takes a limit for a process and its user may set one: a kernel that ends what goes beyond.
+const LIMITED: &str = "for kind in memory/:memory.limit_in_bytes :memory.max; do \
+     group=/sys/fs/cgroup/${kind%%:*}meridian-test-$$; \
+     if mkdir \"$group\" && echo 320M > \"$group/${kind#*:}\" && echo $$ > \"$group/cgroup.procs\"; then break; fi; \
+     rmdir \"$group\"; \
+     done 2>/dev/null; exec \"$@\"";
+
+/// Ends what [`LIMITED`] made for a process that is gone.
+fn remove_limit(pid: u32) {
+    for parent in ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"] {
+        // One of them at most is there.
+        let _ = std::fs::remove_dir(format!("{parent}/meridian-test-{pid}"));
+    }
+}
+
+#[test]
+fn q4_what_memory_cannot_hold_is_refused_and_reads_go_on() {
+    let extra = "[store]\nmemory_max = \"64MiB\"\n[limits]\ntail_cache = \"8MiB\"\n".to_owned();
+    let mut options = Options { sync: "everysec", extra, shim: true, ..Options::new(Shape::Mesh, 2) };
+    options.launcher = Some(LIMITED);
+    let mut cluster = Cluster::start(options);
+    let pids = [cluster.pid(0), cluster.pid(1)];
+    cluster.kill9(1);
+    // After that the store takes nothing more, and what it lacks must stay in memory.
+    cluster.shim(0).arm_within("store/", SYNCS, 1, Action::Fail);
+    let (mut client, value) = (cluster.client(0), incompressible(64 << 10));
+    let mut kept = 0;
+    let told = loop {
+        let reply = client.call(&["SET", &format!("key:{kept}"), &value]);
+        if reply.is_error() {
+            break reply;
+        }
+        kept += 1;
+        assert!(kept < 8_000, "half a gigabyte found room");
+    };
+    assert!(told.text().unwrap().starts_with("OOM the local store cannot keep up"), "{told:?}");
+    for n in [0, kept / 2, kept - 1] {
+        assert_eq!(client.text(&["GET", &format!("key:{n}")]), value, "reads go on");
+    }
+    assert_eq!(client.int(&["DEL", "key:0"]), 1, "so does what frees memory");
+    let peak = cluster.peak_resident(0);
+    println!("{kept} values of 64 KiB, {} MiB in memory", peak / MIB);
+    assert!(peak < 320 * MIB, "{} MiB in memory", peak / MIB);
+    cluster.kill9(0);
+    cluster.restart(0);
+    cluster.restart(1);
+    cluster.await_converged(PATIENCE);
+    let mut client = cluster.client(1);
+    (1..kept).for_each(|n| assert_eq!(client.text(&["GET", &format!("key:{n}")]), value));
+    let pids = [pids[0], pids[1], cluster.pid(0), cluster.pid(1)];
+    drop(cluster);
+    pids.into_iter().for_each(remove_limit);
 }
 
 /// Delays what goes from a to c more and more, up to `delay`: the connection lives, as over a line

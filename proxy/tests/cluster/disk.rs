@@ -178,7 +178,7 @@ fn q4_a_flush_that_failed_once_ends_trust_until_the_restart() {
     let flushes = if is_full() { (1..=20).collect() } else { vec![1, 2, 7] };
     for at in flushes {
         let mut client = cluster.client(0);
-        cluster.shim(0).arm(SYNCS, at, Action::Fail);
+        cluster.shim(0).arm_within("log/", SYNCS, at, Action::Fail);
         kept.extend(write_until_refused(&mut client, &format!("at{at}")));
         // Every later flush would succeed: that it is not tried is what this is about.
         await_reason(&cluster, Some("log: writing failed; restart to recover"));
@@ -216,8 +216,7 @@ fn q4_a_failed_flush_of_the_store_loses_nothing() {
             client.ok(&["SET", &key, "v"]);
             kept.push(key);
         }
-        // All is in the log by now: the next flush is the store's.
-        cluster.shim(0).arm(SYNCS, 1, Action::Fail);
+        cluster.shim(0).arm_within("store/", SYNCS, 1, Action::Fail);
         wait_for("a round of the store", PATIENCE, || (cluster.shim(0).seen() > 0).then_some(()));
         wait_for("the error to be counted", PATIENCE, || {
             (cluster.metric(0, "meridian_store_errors_total", &[]) > 0.0).then_some(())

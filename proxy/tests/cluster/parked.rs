@@ -102,6 +102,10 @@ fn q3_an_op_that_cannot_be_applied_is_parked_everywhere_and_over_restarts() {
             wait_for("the ops to flow", PATIENCE, || has_all(&cluster, i, ops).then_some(()));
             assert_eq!(cluster.metric(i, "meridian_parked_ops_total", &[]), 4.0, "at {}", cluster.name(i));
             assert!(cluster.said(i).contains("parked an op that cannot be applied"), "{}", cluster.said(i));
+            let listed = cluster.status(i)["parked"].as_array().unwrap().clone();
+            let numbers =
+                listed.iter().map(|parked| parked["op"].as_str().unwrap().rsplit_once(':').unwrap().1);
+            assert_eq!(numbers.collect::<Vec<_>>(), ["2", "4", "5", "6"]);
         }
         let links = cluster.status(0)["links"].as_array().unwrap().clone();
         let with_b = links.iter().find(|link| link["peer"] == "b").unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meridian_conflict::clock::{Origin, RegionId, VersionVector};
+use meridian_conflict::clock::{Origin, RegionId, VersionVector, raise};
 
 use super::link::{Link, distance};
 use super::{PeerStatus, Phase, Replica};
@@ -29,6 +29,20 @@ impl<B: AsRef<[u8]>> Replica<B> {
     pub fn unconfirmed(&self) -> impl Iterator<Item = RegionId> + '_ {
         let confirmed = |peer: &RegionId| self.holders.get(peer).is_some_and(|h| h.confirmed);
         self.router.neighbours().iter().copied().filter(move |peer| !confirmed(peer))
+    }
+
+    /// What the connected peers have applied of the members' ops.
+    pub fn advertised(&self) -> VersionVector {
+        let members: BTreeSet<RegionId> = self.router.members().collect();
+        let mut all = VersionVector::new();
+        for link in self.links.values().filter(|link| link.greeted.is_some()) {
+            for (origin, sequence) in &link.peer_applied.dots {
+                if members.contains(&origin.region()) && !self.retired.contains(origin) {
+                    raise(&mut all, *origin, *sequence);
+                }
+            }
+        }
+        all
     }
 
     /// What is spoken with `peer`, once it has said who it is.

@@ -163,6 +163,18 @@ impl Hub {
         }
     }
 
+    /// Lets clients wait for what the others have by now, if they have anything.
+    pub(super) async fn begin_from_nothing(&mut self) {
+        let until = self.replica.advertised();
+        if !covers_all(&self.region.sequencer().applied(), &until) {
+            tracing::info!("this region is new and others have data: no clients until it has it, too");
+            if let Err(error) = receiver::wait_for(&self.region, until).await {
+                return tracing::error!(%error, "cannot note what a new region waits for; trying again");
+            }
+        }
+        self.region.confirm();
+    }
+
     /// What clients wait for is applied, and only the log's next flush is missing.
     fn hurry_loading(&self) {
         if let Some(until) = self.region.seeding().until()

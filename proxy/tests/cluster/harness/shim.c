@@ -24,6 +24,7 @@ struct control {
     uint64_t seen;      // how many there were
     uint64_t at;        // which one is the chosen one
     uint64_t action;    // what happens then
+    char part[32];      // only calls on paths with this in them count
 };
 
 enum { WRITE = 1, SYNC = 2, NAME = 4 };
@@ -48,7 +49,8 @@ static void die(void) {
 // What to do with the call that is about to be made.
 static int turn(uint64_t kind, const char *path) {
     if (!control || !(__atomic_load_n(&control->kinds, __ATOMIC_SEQ_CST) & kind)) return GO;
-    if (strncmp(path, directory, strlen(directory))) return GO;
+    size_t below = strlen(directory);
+    if (strncmp(path, directory, below) || !strstr(path + below, control->part)) return GO;
     uint64_t seen = __atomic_add_fetch(&control->seen, 1, __ATOMIC_SEQ_CST);
     if (seen != __atomic_load_n(&control->at, __ATOMIC_SEQ_CST)) return GO;
     int action = (int)control->action;

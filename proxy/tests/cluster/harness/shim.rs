@@ -36,7 +36,9 @@ const KINDS: u64 = 8;
 const SEEN: u64 = 16;
 const AT: u64 = 24;
 const ACTION: u64 = 32;
-const BYTES: u64 = 40;
+const PART: u64 = 40;
+const PART_BYTES: usize = 32;
+const BYTES: u64 = PART + PART_BYTES as u64;
 
 impl Shim {
     /// Whose orders lie in a new file at `path`.
@@ -59,7 +61,16 @@ impl Shim {
 
     /// From now on counts calls of `kinds` and does `action` at the one with this number.
     pub fn arm(&self, kinds: u64, at: u64, action: Action) {
+        self.arm_within("", kinds, at, action);
+    }
+
+    /// Likewise for the calls on files whose path below the data directory contains `part`.
+    pub fn arm_within(&self, part: &str, kinds: u64, at: u64, action: Action) {
         self.disarm();
+        let mut bytes = [0; PART_BYTES];
+        bytes[..part.len()].copy_from_slice(part.as_bytes());
+        assert_eq!(bytes.last(), Some(&0), "ended by a zero");
+        self.control.write_all_at(&bytes, PART).unwrap();
         self.put(SEEN, 0);
         self.put(AT, at);
         self.put(ACTION, action as u64);
