@@ -115,6 +115,29 @@ impl Claim<'_> {
     }
 }
 
+fn record_of(placed: PlacedConflict, evidence: Evidence, noticed_by: Origin, at_ms: u64) -> Record {
+    let (id, rule, outcome) = (id_of(&placed), placed.rule().into_owned(), placed.outcome());
+    let PlacedConflict { database, key, conflict, policy, .. } = placed;
+    let Evidence { rivals, loser, shown } = evidence;
+    Record {
+        id,
+        at_ms,
+        noticed_by,
+        database,
+        key: serde_bytes::ByteBuf::from(key.into_vec()),
+        element: serde_bytes::ByteBuf::from(conflict.element.into_vec()),
+        facet: conflict.facet.name().into(),
+        policy: policy.name().into(),
+        kind: conflict.kind.name().into(),
+        rule,
+        outcome: outcome.into(),
+        rivals,
+        loser,
+        shown,
+        restored_ms: None,
+    }
+}
+
 fn id_of(placed: &PlacedConflict) -> u128 {
     let PlacedConflict { database, key, conflict, .. } = placed;
     conflict_id(&conflict.rival.dot, &conflict.arrived.dot, *database, key, &conflict.element)
@@ -156,30 +179,11 @@ impl Inbox {
         &self.gate
     }
 
-    /// Takes a conflict in, or counts that there is no record of it. Never waits.
-    pub fn note(&self, placed: PlacedConflict, noticed_by: Origin, at_ms: u64) {
-        let id = id_of(&placed);
-        let (rule, outcome) = (placed.rule().into_owned(), placed.outcome());
-        let PlacedConflict { database, key, conflict, policy, evidence } = placed;
-        let recorded = evidence.is_some_and(|evidence| {
-            let Evidence { rivals, loser, shown } = *evidence;
-            self.queue.offer(Box::new(Record {
-                id,
-                at_ms,
-                noticed_by,
-                database,
-                key: serde_bytes::ByteBuf::from(key.into_vec()),
-                element: serde_bytes::ByteBuf::from(conflict.element.into_vec()),
-                facet: conflict.facet.name().into(),
-                policy: policy.name().into(),
-                kind: conflict.kind.name().into(),
-                rule,
-                outcome: outcome.into(),
-                rivals,
-                loser,
-                shown,
-                restored_ms: None,
-            }))
+    /// Takes a conflict in, or counts that there is no record of it. Never waits, and does next to nothing for
+    /// what the gate has kept out.
+    pub fn note(&self, mut placed: PlacedConflict, noticed_by: Origin, at_ms: u64) {
+        let recorded = placed.evidence.take().is_some_and(|evidence| {
+            self.queue.offer(Box::new(record_of(placed, *evidence, noticed_by, at_ms)))
         });
         if !recorded {
             self.metrics.conflict_records_dropped.inc();

@@ -151,9 +151,13 @@ impl Region {
 
     /// Counts the conflicts that an op, a merge or a mend met here, each once, and records those there is room for.
     pub fn note_conflicts(&self, conflicts: Vec<PlacedConflict>) {
+        if conflicts.is_empty() {
+            return;
+        }
+        let (origin, at_ms) = (self.origin(), self.wall().0);
         for conflict in distinct(conflicts) {
             self.metrics.conflict(&conflict);
-            self.inbox.note(conflict, self.origin(), self.wall().0);
+            self.inbox.note(conflict, origin, at_ms);
         }
     }
 

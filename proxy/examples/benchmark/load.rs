@@ -69,7 +69,12 @@ fn rate(csv: &str) -> Option<f64> {
 
 /// Sets keys `from..to`, each once, to a value.
 pub fn fill(client: &mut Client, from: usize, to: usize) -> anyhow::Result<()> {
-    let value = [b'x'; VALUE_BYTES];
+    fill_with(client, from, to, b'x')
+}
+
+/// The same with values made of this byte.
+pub fn fill_with(client: &mut Client, from: usize, to: usize, byte: u8) -> anyhow::Result<()> {
+    let value = [byte; VALUE_BYTES];
     let mut at = from;
     while at < to {
         let end = to.min(at + BURST);

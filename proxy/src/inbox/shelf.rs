@@ -206,6 +206,12 @@ impl Shelf {
         self.commit(batch, head)
     }
 
+    /// Keeps all others from changing the records.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> parking_lot::MutexGuard<'_, ()> {
+        self.changing.lock()
+    }
+
     /// Changes records and head together.
     fn commit(&self, mut batch: Batch, head: Head) -> Result<(), StoreError> {
         batch.put(&head_row(), &head.encode())?;

@@ -16,12 +16,17 @@ use crate::resp::{OwnedArgs, Protocol, Reply, Value, value};
 
 /// Has the region meet a conflict about `key`: `SET` beside `SET`, the first of which lost.
 pub(crate) fn note(region: &Region, key: &str, at: u64) {
+    region.note_conflicts(vec![conflict(key, at, "lost")]);
+}
+
+/// A conflict about `key` between ops of this number, of which the one that wrote `lost` lost.
+fn conflict(key: &str, at: u64, lost: &str) -> PlacedConflict {
     use meridian_conflict::op::Facet;
     use meridian_conflict::outcome::{Conflict, Kind, Rule, Winner};
     let wrote = |text: &str| Written::Bytes(serde_bytes::ByteBuf::from(text));
     let (rival, arrived) = (record::tests::stamp("eu", at), record::tests::stamp("us", at));
     let rivals = [
-        Rival { stamp: rival.min(arrived), wrote: wrote("lost") },
+        Rival { stamp: rival.min(arrived), wrote: wrote(lost) },
         Rival { stamp: rival.max(arrived), wrote: wrote("won") },
     ];
     let conflict = Conflict {
@@ -34,13 +39,8 @@ pub(crate) fn note(region: &Region, key: &str, at: u64) {
         arrived,
     };
     let evidence = Some(Box::new(Evidence { rivals, loser: 0, shown: wrote("won") }));
-    region.note_conflicts(vec![PlacedConflict {
-        database: 0,
-        key: key.as_bytes().into(),
-        conflict,
-        policy: meridian_conflict::policy::Policy::Crdt,
-        evidence,
-    }]);
+    let policy = meridian_conflict::policy::Policy::Crdt;
+    PlacedConflict { database: 0, key: key.as_bytes().into(), conflict, policy, evidence }
 }
 
 fn everything(region: &Region) -> Vec<Record> {
@@ -369,6 +369,35 @@ async fn a_storm_is_counted_and_sampled() {
     }
     a.stop();
     b.stop();
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_costs_records_and_neither_time_nor_room() {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let store = Arc::new(crate::store::MemoryStore::new());
+    let (inbox, thread) = Inbox::open(store, &settings::Inbox::default(), Arc::clone(&metrics)).unwrap();
+    let origin = record::tests::stamp("eu", 1).dot.actor;
+    let mut noted = 0;
+    for (count, lost) in [(20_000, "lost".to_owned()), (1_000, "x".repeat(VALUE_MAX))] {
+        let (records, dropped) = (inbox.shelf().head().records(), metrics.conflict_records_dropped.get());
+        let hanging = inbox.shelf().hold();
+        for _ in 0..count {
+            noted += 1;
+            inbox.note(conflict("k", noted, &lost), origin, crate::region::wall_now().0);
+        }
+        let waiting = count - (metrics.conflict_records_dropped.get() - dropped);
+        let room = (writer::QUEUE_RECORDS + writer::BATCH_RECORDS).min(writer::QUEUE_BYTES / lost.len());
+        assert!(waiting > 100 && waiting <= room as u64, "{waiting} wait");
+        drop(hanging);
+        inbox.settle().await;
+        assert_eq!(
+            inbox.shelf().head().records() - records,
+            waiting,
+            "each is recorded or counted as dropped"
+        );
+    }
+    inbox.stop();
+    thread.join().unwrap();
 }
 
 #[tokio::test]

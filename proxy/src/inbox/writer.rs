@@ -14,13 +14,13 @@ use crate::metrics::Metrics;
 use crate::region::wall_now;
 
 /// Records that wait for the thread.
-const QUEUE_RECORDS: usize = 4_096;
+pub(super) const QUEUE_RECORDS: usize = 4_096;
 
 /// Bytes of records that wait for the thread.
-const QUEUE_BYTES: usize = 32 << 20;
+pub(super) const QUEUE_BYTES: usize = 32 << 20;
 
 /// Records that go down in one batch.
-const BATCH_RECORDS: usize = 256;
+pub(super) const BATCH_RECORDS: usize = 256;
 
 /// How often ages are looked at, and what was added is made to survive a power loss.
 const TICK: Duration = Duration::from_secs(1);
