@@ -214,6 +214,8 @@ impl Hub {
 
     fn ask_to_begin_anew(&mut self, peer: RegionId) {
         let Some((_, wire)) = self.wires.get(&peer) else { return };
+        // Nothing is caught up with any more, and a donor gives to one stream at a time.
+        self.reseed.lease = None;
         let (region, connection) = (Arc::clone(&self.region), wire.connection.clone());
         let events = self.reseed.events.clone();
         let task = tokio::spawn(async move {
