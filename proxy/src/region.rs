@@ -80,6 +80,8 @@ pub struct Region {
     confirmed: watch::Sender<bool>,
     is_new: bool,
     seeding: Arc<seeding::Seeding>,
+    /// Woken when a takeover was given up.
+    anew: Notify,
     settled: Arc<Mutex<reaper::Settled>>,
     clients: Arc<Clients>,
     /// The fault knobs, where they are configured.
@@ -251,6 +253,16 @@ impl Region {
         *self.settled.lock() = settled;
     }
 
+    /// Gives up a takeover that is lost in part: the region has to be started again, and begins with nothing.
+    pub(crate) fn begin_anew(&self) {
+        self.anew.notify_one();
+    }
+
+    /// Waits until the region has to be started again, to begin with nothing.
+    pub async fn begins_anew(&self) {
+        self.anew.notified().await;
+    }
+
     /// Whether clients have to wait because another region's state is being taken over.
     pub fn is_loading(&self) -> bool {
         self.seeding.is_loading()
@@ -286,6 +298,11 @@ impl Region {
             Some(dot) => self.elsewhere.lock().values().filter(|vector| covers(vector, dot)).count(),
             None => self.membership().regions.len().saturating_sub(1),
         }
+    }
+
+    /// What another region is known to have durably applied.
+    pub fn elsewhere(&self, region: RegionId) -> Option<VersionVector> {
+        self.elsewhere.lock().get(&region).cloned()
     }
 
     /// Notes what the other regions have durably applied.

@@ -17,4 +17,5 @@ pub mod shape;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod stability;
+pub mod takeover;
 pub mod time;

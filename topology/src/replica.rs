@@ -29,6 +29,7 @@ mod effect;
 mod greeting;
 mod intake;
 mod link;
+mod loading;
 mod policies;
 mod routing;
 mod rows;
@@ -77,11 +78,17 @@ pub struct Replica<B> {
     stability: Stability,
     /// When members were last looked at.
     reviewed: MonoMs,
+    /// What the log does not have, and what of that is before its beginning.
     oldest: VersionVector,
+    truncated: VersionVector,
     links: BTreeMap<RegionId, Link>,
     holders: BTreeMap<RegionId, Holders>,
     next_subscription: u64,
     amnesiac: bool,
+    /// While another region's state is taken over: what was here before.
+    base: Option<VersionVector>,
+    /// Whose objects are being merged.
+    donor: Option<RegionId>,
     forget_held_at: Option<MonoMs>,
     /// Lives of regions that were removed: refused even when the region is a member again.
     retired: BTreeSet<Origin>,
@@ -118,10 +125,13 @@ impl<B: AsRef<[u8]>> Replica<B> {
             stability,
             reviewed: MonoMs(0),
             oldest: VersionVector::new(),
+            truncated: VersionVector::new(),
             links: BTreeMap::new(),
             holders: BTreeMap::new(),
             next_subscription: 1,
             amnesiac: false,
+            base: None,
+            donor: None,
             forget_held_at: None,
             retired: BTreeSet::new(),
             skewed: BTreeMap::new(),
@@ -269,9 +279,12 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
     }
 
-    /// The log no longer holds ops up to `oldest`.
-    pub fn handle_truncated(&mut self, oldest: VersionVector) {
-        self.oldest = oldest;
+    /// The log no longer holds ops up to `truncated`, because it begins later; nor ops up to `floor`, because it has
+    /// jumped over them.
+    pub fn handle_truncated(&mut self, truncated: VersionVector, floor: &VersionVector) {
+        self.oldest = truncated.clone();
+        merge(&mut self.oldest, floor);
+        self.truncated = truncated;
     }
 
     /// This region goes on as `origin`, having applied `applied`: local ops given out under the
@@ -286,7 +299,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         self.own_sequence = applied.get(&origin);
         self.amnesiac = false;
         let life = self.hlc.ms();
-        self.stability.reincarnate(origin, life, durable.clone());
+        self.stability.reincarnate(origin, life, self.told(durable));
     }
 
     /// Another topology is in force: regions joined or left, or the shape changed. Links to regions
@@ -346,7 +359,10 @@ impl<B: AsRef<[u8]>> Replica<B> {
         let Some(subscriber) = link.greeted.as_ref().map(|greeted| greeted.origin) else { return };
         merge(&mut link.peer_applied, &from);
         let feed = Feed::new(regions, subscriber, from);
-        if !feed.is_within(&self.oldest) {
+        // What was here before a takeover is still in the log, before the place where it jumps.
+        let base = self.base.as_ref().filter(|base| !feed.is_within(base));
+        let oldest = if base.is_some() { &self.truncated } else { &self.oldest };
+        if !feed.is_within(oldest) {
             self.send(peer, Control::SubscribeRefused { id, reason: Refusal::PastLog });
             return;
         }

@@ -29,10 +29,11 @@
 //! never do. Disks: written and synced records, crashes that lose any suffix of what is not synced, store
 //! commits that copy rows one after the other while writes go on, disks that are full for a while, lost
 //! and put back to an old copy, logs that are truncated. Takeovers: by merge, in the forms and the order
-//! of production, cut anywhere, with ops going on at the donor. Clocks: skew and steps. Processes:
+//! of production, cut anywhere, with ops going on at the donor, which may be removed, wiped or dead in the
+//! middle. Clocks: skew and steps. Processes:
 //! crashes, clean restarts. Members: regions join, leave and come back as new; shapes change. Not here:
-//! torn and flipped bytes (the log's own tests have those), and the loss of a donor's disk while
-//! another shows part of its state.
+//! torn and flipped bytes (the log's own tests have those), and the loss of the last region that is whole and
+//! has, or can get from the logs, what those had before that are taking over: then nobody can begin anew.
 //!
 //! A failing run [`shrink`]s to few events and is written down as a [`Schedule`], which replays it
 //! whatever seeds stand for by then.

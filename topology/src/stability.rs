@@ -167,6 +167,11 @@ impl Stability {
         risen
     }
 
+    /// No more than `most` is told to be durable here.
+    pub(crate) fn own_at_most(&mut self, most: &VersionVector) {
+        self.own.durable.glb(most);
+    }
+
     /// The last local op is number `sequence`, and later ones are stamped after `hlc`.
     pub fn own_clock(&mut self, sequence: u64, hlc: Hlc) {
         if self.given.is_none() && hlc > self.own.hlc {

@@ -91,7 +91,7 @@ fn a_seed_replays_the_same_run() {
 }
 
 /// What has to happen to some regions in some runs.
-const KINDS: [&str; 24] = [
+const KINDS: [&str; 25] = [
     "batch out of order",
     "clock back",
     "clock forth",
@@ -101,6 +101,7 @@ const KINDS: [&str; 24] = [
     "join",
     "leave",
     "loss for good",
+    "lost donor",
     "lost packet",
     "lost tail",
     "old disk",

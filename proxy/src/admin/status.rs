@@ -110,6 +110,7 @@ impl SeedingStatus {
         let stage = match region.seeding().stage()? {
             Stage::Merging { .. } => "merging",
             Stage::CatchingUp { .. } => "catching up",
+            Stage::Anew => "given up",
         };
         Some(Self {
             stage: stage.to_owned(),

@@ -18,32 +18,47 @@ async fn reload(service: &Service) {
     }
 }
 
-/// Runs the region configured at `config` until SIGTERM or SIGINT.
+/// Runs the region configured at `config` until SIGTERM or SIGINT. A region that has to begin anew is stopped and started
+/// again.
 ///
 /// # Errors
 /// Configuration errors, what keeps the region from starting, and a drain that was cut off.
 pub async fn run(config: &Path) -> anyhow::Result<()> {
-    let settings = Settings::load_with(config, FileChecks::Require)?;
     let mut signals = Signals::new()?;
-    let mut starting = Box::pin(Service::start(settings));
-    let started = tokio::select! {
-        started = &mut starting => Some(started?),
-        name = signals.next() => {
-            tracing::info!(signal = name, "ending as soon as the start is done");
-            None
+    loop {
+        let settings = Settings::load_with(config, FileChecks::Require)?;
+        let mut starting = Box::pin(Service::start(settings));
+        let started = tokio::select! {
+            started = &mut starting => Some(started?),
+            name = signals.next() => {
+                tracing::info!(signal = name, "ending as soon as the start is done");
+                None
+            }
+        };
+        let Some(service) = started else {
+            // Recovery is not interrupted: a start that ends in order is as good as none.
+            return signals.drain(async { starting.await?.stop().await }).await;
+        };
+        service.region().set_config_file(config);
+        match until_ended(&service, &mut signals).await {
+            Some(name) => {
+                tracing::info!(signal = name, "ending in order");
+                return signals.drain(service.stop()).await;
+            }
+            None => signals.drain(service.stop()).await?,
         }
-    };
-    let Some(service) = started else {
-        // Recovery is not interrupted: a start that ends in order is as good as none.
-        return signals.drain(async { starting.await?.stop().await }).await;
-    };
-    service.region().set_config_file(config);
-    let name = loop {
-        match signals.next_or_reload().await {
-            Some(name) => break name,
-            None => reload(&service).await,
+    }
+}
+
+/// The signal that ends the service; `None` when it is to begin anew.
+async fn until_ended(service: &Service, signals: &mut Signals) -> Option<&'static str> {
+    loop {
+        tokio::select! {
+            signal = signals.next_or_reload() => match signal {
+                Some(name) => return Some(name),
+                None => reload(service).await,
+            },
+            () = service.region().begins_anew() => return None,
         }
-    };
-    tracing::info!(signal = name, "ending in order");
-    signals.drain(service.stop()).await
+    }
 }

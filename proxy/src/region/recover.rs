@@ -23,7 +23,7 @@ use super::foreign;
 use super::identity::Identity;
 use super::membership::Membership;
 use super::parked::Parked;
-use super::seeding::Seeding;
+use super::seeding::{Seeding, Stage};
 use crate::config::settings::{LogSync, Role, Settings};
 use crate::inbox::Inbox;
 use crate::keyspace::Keyspace;
@@ -34,6 +34,12 @@ use crate::policies::book::Book;
 use crate::policies::load::load_versioned;
 use crate::sequencer::{AppliedMark, Sequencer, read_record};
 use crate::store::{FjallOptions, FjallStore, Store};
+
+/// The op log's place in the data directory.
+const LOG: &str = "log";
+
+/// The store's.
+const STORE: &str = "store";
 
 /// What starting found.
 #[derive(Clone, Debug, Default)]
@@ -111,12 +117,18 @@ impl Region {
         let directory = settings.data_dir.clone();
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create data_dir {}", directory.display()))?;
-        let loaded = Identity::load(&directory, &settings)?;
+        let seeding = Arc::new(Seeding::load(&directory)?);
+        let begins_anew = seeding.stage() == Some(Stage::Anew);
+        let mut loaded = Identity::load(&directory, &settings)?;
+        if begins_anew {
+            begin_with_nothing(&directory, &settings, &seeding)?;
+            loaded = Identity::load(&directory, &settings)?;
+        }
         let log_settings = log_settings(&settings, &metrics);
-        let (opened, found) = open_log(&directory.join("log"), log_settings.clone())
+        let (opened, found) = open_log(&directory.join(LOG), log_settings.clone())
             .with_context(|| format!("cannot open the op log in {}", directory.display()))?;
         let options = FjallOptions::default();
-        let store: Arc<dyn Store> = Arc::new(FjallStore::open(&directory.join("store"), options)?);
+        let store: Arc<dyn Store> = Arc::new(FjallStore::open(&directory.join(STORE), options)?);
 
         let stored = match store.position()? {
             Some(bytes) => {
@@ -125,7 +137,7 @@ impl Region {
             None => Stored::default(),
         };
         let committed = stored.lsn;
-        let is_new = loaded.is_none();
+        let is_new = loaded.is_none() || begins_anew;
         let new_incarnation = loss(loaded.as_ref().is_some_and(|l| l.moved), found.tail, settings.log.sync);
         let identity = match loaded {
             Some(loaded) if new_incarnation.is_none() => loaded.identity,
@@ -160,7 +172,6 @@ impl Region {
         let source = Arc::clone(&sequencer);
         let writer = writer.spawn(move |batch: &mut oplog::Batch| source.take(batch))?;
         let relief = Arc::new(Notify::new());
-        let seeding = Arc::new(Seeding::load(&directory)?);
         let settled = Arc::default();
         let work = Work {
             keyspace: Arc::clone(&keyspace),
@@ -204,6 +215,7 @@ impl Region {
             recovered: Report { replayed, new_incarnation, took_ms },
             confirmed,
             seeding,
+            anew: Notify::new(),
             settled,
             clients: Arc::default(),
             progress: Notify::new(),
@@ -214,6 +226,20 @@ impl Region {
         });
         Ok((region, Threads { writer, committer, handle, inbox, inbox_thread }))
     }
+}
+
+/// A takeover was given up. A new life comes first: no number is given out twice, whenever this is cut off. The clock
+/// goes on.
+fn begin_with_nothing(directory: &Path, settings: &Settings, seeding: &Seeding) -> anyhow::Result<()> {
+    tracing::warn!("a takeover was given up: beginning with nothing, under a new incarnation");
+    Identity::fresh(settings)?.store(directory)?;
+    for part in [LOG, STORE] {
+        let path = directory.join(part);
+        if path.exists() {
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    seeding.forget().context("cannot forget a takeover that was given up")
 }
 
 fn random_u64() -> anyhow::Result<u64> {

@@ -19,7 +19,10 @@ use serde::{Deserialize, Serialize};
 use crate::store::row;
 
 const FILE: &str = "seeding";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// Written before there was a base.
+const WITHOUT_BASE: u8 = 1;
 
 /// Where a takeover stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +43,27 @@ pub enum Stage {
         /// That vector.
         until: VersionVector,
     },
+    /// What was taken over is lost in part: the next start begins with nothing.
+    Anew,
+}
+
+impl Stage {
+    /// What has to be applied before clients are served.
+    fn wanted(&self) -> Option<&VersionVector> {
+        match self {
+            Self::Merging { ahead, .. } => Some(ahead),
+            Self::CatchingUp { until } => Some(until),
+            Self::Anew => None,
+        }
+    }
+}
+
+/// What the file holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    stage: Stage,
+    /// What was here before, once nothing is added to that any more.
+    base: Option<VersionVector>,
 }
 
 /// Figures for status and metrics.
@@ -67,7 +91,7 @@ impl Progress {
 #[derive(Debug)]
 pub struct Seeding {
     path: PathBuf,
-    stage: Mutex<Option<Stage>>,
+    kept: Mutex<Option<Kept>>,
     loading: AtomicBool,
     progress: Arc<Progress>,
 }
@@ -79,9 +103,9 @@ impl Seeding {
     /// When the file cannot be read, or another version of the program wrote it.
     pub fn load(directory: &Path) -> anyhow::Result<Self> {
         let path = directory.join(FILE);
-        let stage = match fs::read(&path) {
+        let kept = match fs::read(&path) {
             Ok(bytes) => match row::open(&bytes).ok().and_then(<[u8]>::first) {
-                Some(version) if *version != VERSION => {
+                Some(version) if ![VERSION, WITHOUT_BASE].contains(version) => {
                     bail!("{} has version {version}, this program knows {VERSION}", path.display())
                 }
                 _ => Some(decode(&bytes).unwrap_or_else(anew)),
@@ -89,8 +113,8 @@ impl Seeding {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let loading = AtomicBool::new(stage.is_some());
-        Ok(Self { path, stage: Mutex::new(stage), loading, progress: Arc::default() })
+        let loading = AtomicBool::new(kept.is_some());
+        Ok(Self { path, kept: Mutex::new(kept), loading, progress: Arc::default() })
     }
 
     /// Whether a takeover is under way: one atomic load.
@@ -100,7 +124,35 @@ impl Seeding {
 
     /// Where it stands.
     pub fn stage(&self) -> Option<Stage> {
-        self.stage.lock().clone()
+        self.kept.lock().as_ref().map(|kept| kept.stage.clone())
+    }
+
+    /// What was here before the takeover under way: all that others may count on.
+    pub fn base(&self) -> Option<VersionVector> {
+        if !self.is_loading() {
+            return None;
+        }
+        self.kept.lock().as_ref()?.base.clone()
+    }
+
+    /// Nothing is added any more to what was here before, unless that was said already. Kept with the next stage.
+    pub fn note_base(&self, applied: &VersionVector) {
+        if let Some(kept) = &mut *self.kept.lock() {
+            kept.base.get_or_insert_with(|| applied.clone());
+        }
+    }
+
+    /// What clients wait for.
+    pub fn wanted(&self) -> Option<VersionVector> {
+        if !self.is_loading() {
+            return None;
+        }
+        self.kept.lock().as_ref()?.stage.wanted().cloned()
+    }
+
+    /// Whether objects are being merged, now or once somebody gives: no op may be applied to them then.
+    pub fn is_merging(&self) -> bool {
+        self.is_loading() && self.donor().is_some()
     }
 
     /// While catching up: until where.
@@ -108,16 +160,16 @@ impl Seeding {
         if !self.is_loading() {
             return None;
         }
-        match &*self.stage.lock() {
-            Some(Stage::CatchingUp { until }) => Some(until.clone()),
+        match self.kept.lock().as_ref()?.stage {
+            Stage::CatchingUp { ref until } => Some(until.clone()),
             _ => None,
         }
     }
 
     /// Whom objects are being merged from.
     pub fn donor(&self) -> Option<RegionId> {
-        match &*self.stage.lock() {
-            Some(Stage::Merging { donor, .. }) => Some(*donor),
+        match self.kept.lock().as_ref()?.stage {
+            Stage::Merging { donor, .. } => Some(donor),
             _ => None,
         }
     }
@@ -134,7 +186,8 @@ impl Seeding {
     pub fn enter(&self, stage: Stage) -> std::io::Result<()> {
         let new = self.path.with_extension("new");
         let mut file = fs::File::create(&new)?;
-        file.write_all(&encode(&stage))?;
+        let base = self.kept.lock().as_ref().and_then(|kept| kept.base.clone());
+        file.write_all(&encode(&Kept { stage: stage.clone(), base }))?;
         file.sync_all()?;
         fs::rename(&new, &self.path)?;
         self.sync_directory()?;
@@ -144,7 +197,10 @@ impl Seeding {
 
     /// Remembers a stage until the process ends: a stream that breaks goes on from there.
     pub fn note(&self, stage: Stage) {
-        *self.stage.lock() = Some(stage);
+        let mut kept = self.kept.lock();
+        let base = kept.take().and_then(|kept| kept.base);
+        *kept = Some(Kept { stage, base });
+        drop(kept);
         self.loading.store(true, Ordering::Release);
     }
 
@@ -157,13 +213,22 @@ impl Seeding {
         if !self.until().is_some_and(|until| covers_all(durable, &until)) {
             return Ok(false);
         }
+        self.forget()?;
+        Ok(true)
+    }
+
+    /// Forgets the takeover. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the file cannot be removed; the takeover is not over.
+    pub fn forget(&self) -> std::io::Result<()> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => self.sync_directory()?,
         }
-        *self.stage.lock() = None;
+        *self.kept.lock() = None;
         self.loading.store(false, Ordering::Release);
-        Ok(true)
+        Ok(())
     }
 
     fn sync_directory(&self) -> std::io::Result<()> {
@@ -171,21 +236,24 @@ impl Seeding {
     }
 }
 
-fn anew() -> Stage {
+fn anew() -> Kept {
     let (begin, from, ahead) = (None, Cursor::default(), VersionVector::new());
-    Stage::Merging { donor: RegionId(0), begin, from, ahead }
+    Kept { stage: Stage::Merging { donor: RegionId(0), begin, from, ahead }, base: None }
 }
 
-fn encode(stage: &Stage) -> Vec<u8> {
+fn encode(kept: &Kept) -> Vec<u8> {
     let mut payload = vec![VERSION];
     // Writing to a Vec cannot fail.
-    let _ = postcard::to_io(stage, &mut payload);
+    let _ = postcard::to_io(kept, &mut payload);
     row::seal(&payload)
 }
 
-fn decode(bytes: &[u8]) -> Option<Stage> {
+fn decode(bytes: &[u8]) -> Option<Kept> {
     match row::open(bytes).ok()?.split_first() {
-        Some((&VERSION, stage)) => postcard::from_bytes(stage).ok(),
+        Some((&VERSION, kept)) => postcard::from_bytes(kept).ok(),
+        Some((&WITHOUT_BASE, stage)) => {
+            postcard::from_bytes(stage).ok().map(|stage| Kept { stage, base: None })
+        }
         _ => None,
     }
 }
@@ -209,18 +277,27 @@ mod tests {
             from: Cursor { range: 1, database: 2, hash: 1 << 60 },
             ahead: vector(9),
         };
-        let bytes = encode(&stage);
-        let payload = [1, 0, 7, 1, 0, 0, 0, 1, 2, 128, 128, 128, 128, 128, 128, 128, 128, 16, 1, 1, 9];
+        let kept = Kept { stage: stage.clone(), base: Some(vector(4)) };
+        let bytes = encode(&kept);
+        let mut payload =
+            vec![2, 0, 7, 1, 0, 0, 0, 1, 2, 128, 128, 128, 128, 128, 128, 128, 128, 16, 1, 1, 9];
+        payload.extend([1, 1, 1, 4]);
         assert_eq!(row::open(&bytes).unwrap(), payload);
-        assert_eq!(decode(&bytes), Some(stage));
+        assert_eq!(decode(&bytes), Some(kept));
+        // As the version before wrote it.
+        payload[0] = WITHOUT_BASE;
+        payload.truncate(payload.len() - 4);
+        assert_eq!(decode(&row::seal(&payload)), Some(Kept { stage, base: None }));
+        let anew = row::seal(&[2, 2, 0]);
+        assert_eq!(decode(&anew), Some(Kept { stage: Stage::Anew, base: None }));
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
             assert_eq!(decode(&damaged), None);
         }
         bolero::check!().for_each(|payload: &[u8]| {
-            if let Some(stage) = decode(&row::seal(payload)) {
-                assert_eq!(decode(&encode(&stage)), Some(stage));
+            if let Some(kept) = decode(&row::seal(payload)) {
+                assert_eq!(decode(&encode(&kept)), Some(kept));
             }
         });
     }
@@ -231,10 +308,14 @@ mod tests {
         let seeding = Seeding::load(directory.path()).unwrap();
         assert!(!seeding.is_loading());
         seeding.enter(Stage::CatchingUp { until: vector(5) }).unwrap();
+        seeding.note_base(&vector(2));
+        seeding.note_base(&vector(3));
+        seeding.enter(Stage::CatchingUp { until: vector(5) }).unwrap();
         assert!(!seeding.note_durable(&vector(4)).unwrap());
         let seeding = Seeding::load(directory.path()).unwrap();
         assert!(seeding.is_loading());
         assert_eq!(seeding.until().unwrap(), vector(5));
+        assert_eq!(seeding.base().unwrap(), vector(2));
         assert!(seeding.note_durable(&vector(5)).unwrap());
         assert!(!Seeding::load(directory.path()).unwrap().is_loading());
         fs::write(directory.path().join(FILE), b"not one").unwrap();
@@ -243,6 +324,6 @@ mod tests {
         // J5: what a newer version has begun is not begun anew by an older one.
         fs::write(directory.path().join(FILE), row::seal(&[VERSION + 1, 7])).unwrap();
         let refused = Seeding::load(directory.path()).unwrap_err().to_string();
-        assert!(refused.ends_with("has version 2, this program knows 1"), "{refused}");
+        assert!(refused.ends_with("has version 3, this program knows 2"), "{refused}");
     }
 }

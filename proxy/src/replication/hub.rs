@@ -76,6 +76,10 @@ pub(super) enum Event {
     Trouble { peer: RegionId, error: String },
     /// The log is durable further.
     Durable(Arc<VersionVector>),
+    /// A feed has come to where the log jumps over what its subscriber lacks.
+    FeedPastLog { peer: RegionId, session: u64, subscription: u64 },
+    /// A peer was asked whether this region may begin anew.
+    AskedToBeginAnew { peer: RegionId, outcome: Result<bool, SeedError> },
     /// Taking over a peer's state has ended.
     Reseeded { donor: RegionId, outcome: Result<TakenOver<quinn::SendStream>, SeedError> },
 }
@@ -145,7 +149,7 @@ pub(super) async fn run(
                 hub.compare_policies();
                 hub.tell_settled();
                 hub.consider_reseeding();
-                hub.give_up_what_is_lost().await;
+                hub.look_for_what_is_lost().await;
             }
             // The sender lives as long as the region.
             Ok(()) = membership.changed() => {
@@ -202,6 +206,8 @@ impl Hub {
             Ok(lives) => replica.handle_retired(lives),
             Err(error) => tracing::error!(%error, "cannot read which regions have left; they may come back"),
         }
+        // Before anything is told to anybody.
+        replica.handle_loading(region.seeding().base());
         let applier = Applier::new(names.clone());
         Self {
             dials,
@@ -306,8 +312,9 @@ impl Hub {
             Event::Control { peer, session, control } => {
                 self.replica.handle_control(now, wall, peer, session, control);
             }
-            // It comes again: subscriptions are taken up anew afterwards.
-            Event::Batch { .. } if self.reseed.is_running() => {}
+            // It comes again: subscriptions are taken up anew afterwards. Nothing is applied to objects that a merge has
+            // brought further than the applied vector says, whether a stream stands or broke off.
+            Event::Batch { .. } if self.reseed.is_running() || self.region.seeding().is_merging() => {}
             Event::Batch { peer, session, subscription, batch, room } => {
                 self.wait_for_log().await;
                 self.batch(peer, session, subscription, &batch).await;
@@ -318,6 +325,10 @@ impl Hub {
                 self.replica.handle_durable(now, &vector);
                 self.end_loading().await;
             }
+            Event::FeedPastLog { peer, session, subscription } => {
+                self.replica.handle_feed_past_log(now, peer, session, subscription);
+            }
+            Event::AskedToBeginAnew { peer, outcome } => self.asked_to_begin_anew(peer, outcome).await,
             Event::Reseeded { donor, outcome } => self.reseeded(donor, outcome),
         }
     }
@@ -492,10 +503,15 @@ impl Hub {
         let name = self.name(peer);
         let sent = region.metrics().link_bytes.with_label_values(&[&name, "sent", "ops"]);
         let unsent = region.metrics().unacked_bytes.with_label_values(&[&name]);
+        let events = self.reseed.events().clone();
         let task = tokio::spawn(async move {
             let closing = connection.clone();
             let sending = outgoing::send(region, connection, protocol, subscription, feed, sent, unsent);
-            if let Err(error) = sending.await {
+            let ended = sending.await;
+            if let Err(outgoing::FeedEnd::PastLog) = ended {
+                // Without a hub the region stops.
+                let _ = events.send(Event::FeedPastLog { peer, session, subscription }).await;
+            } else if let Err(error) = ended {
                 tracing::debug!(peer = name, %error, "a feed ended");
                 // If the connection still stands, the subscriber must ask anew.
                 closing.close(

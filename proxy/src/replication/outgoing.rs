@@ -77,7 +77,7 @@ pub(super) async fn send(
     let limit = frame_limit(region.settings());
     let mut stream = connection.open_uni().await?;
     write_frame(&mut stream, head.freeze(), limit).await?;
-    let start = first_record(&region, &feed).ok_or(FeedEnd::PastLog)?;
+    let start = first_record(&region, &feed);
     let mut reader = region.log().read_from(start);
     let upto = match region.settings().log.sync {
         LogSync::Always => Upto::Durable,
@@ -93,17 +93,14 @@ pub(super) async fn send(
 }
 
 /// Where in the log everything the feed lacks is still ahead: the youngest segment at whose start
-/// the subscriber had all before it. `None` where it needs what the log has jumped over.
-pub(super) fn first_record(region: &Region, feed: &Feed) -> Option<Lsn> {
-    if !feed.is_within(&region.sequencer().floor()) {
-        return None;
-    }
+/// the subscriber had all before it. Further on the log may jump over what it lacks.
+pub(super) fn first_record(region: &Region, feed: &Feed) -> Lsn {
     let segments = region.log().segments();
     let covered = segments.iter().rev().find(|segment| {
         AppliedMark::decode(&segment.mark)
             .is_some_and(|mark| covers_all(feed.cursor(), &mark.0) || feed.is_within(&mark.0))
     });
-    Some(covered.or(segments.first()).map_or(region.log().start_lsn(), |segment| segment.start))
+    covered.or(segments.first()).map_or(region.log().start_lsn(), |segment| segment.start)
 }
 
 impl Outgoing {

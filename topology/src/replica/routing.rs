@@ -108,8 +108,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
         }
     }
 
-    fn tell_dials(&mut self) {
-        let wanted = self.router.dials();
+    pub(super) fn tell_dials(&mut self) {
+        let mut wanted = self.router.dials();
+        wanted.extend(self.donor.filter(|donor| self.router.is_peer(*donor)));
         for peer in self.dials.difference(&wanted) {
             self.effects.push_back(Effect::Undial { peer: *peer });
         }

@@ -21,7 +21,8 @@ const UNHEARD: u64 = 5;
 impl<B: AsRef<[u8]>> Replica<B> {
     /// Everything up to `durable` is safe on disk here.
     pub fn handle_durable(&mut self, now: MonoMs, durable: &VersionVector) {
-        if !self.stability.own_durable(durable) {
+        let told = self.told(durable);
+        if !self.stability.own_durable(&told) {
             return;
         }
         let ack_every_ms = self.settings.ack_every_ms;
@@ -177,9 +178,15 @@ impl<B: AsRef<[u8]>> Replica<B> {
     }
 }
 
+/// Whether what is known of one row is known of the other. A life that took a greater number did so because
+/// a row of a former one stood in its way: where that did, what was known before is forgotten.
+fn is_same_life(one: &Row, other: &Row) -> bool {
+    (one.origin, one.life) == (other.origin, other.life)
+}
+
 /// What `row` has above what the peer knows; counted as known then.
 fn rise(link: &mut Link, row: &Row) -> Row {
-    let known = link.rows_known.get(&row.region).filter(|known| known.origin == row.origin);
+    let known = link.rows_known.get(&row.region).filter(|known| is_same_life(known, row));
     let above =
         |origin: &Origin, sequence: u64| known.is_none_or(|known| known.durable.get(origin) < sequence);
     let durable: VersionVector = row
@@ -201,7 +208,7 @@ fn shell(row: &Row) -> Row {
 /// The peer knows `row`.
 fn learn(link: &mut Link, row: &Row) {
     let known = link.rows_known.entry(row.region).or_insert_with(|| shell(row));
-    if known.origin != row.origin {
+    if !is_same_life(known, row) {
         *known = shell(row);
     }
     (known.life, known.beat, known.hlc) = (row.life, known.beat.max(row.beat), row.hlc);

@@ -1,3 +1,5 @@
+mod loading;
+
 use meridian_conflict::clock::{Dot, covers_all};
 use meridian_conflict::op::Header;
 
@@ -301,7 +303,7 @@ fn c2_full_memory_pauses_the_peer_and_loses_nothing() {
 #[test]
 fn a_subscriber_older_than_the_log_is_refused() {
     let mut eu = replica("eu", &["us"]);
-    eu.handle_truncated([Dot::new(origin("eu"), 7)].into_iter().collect());
+    eu.handle_truncated([Dot::new(origin("eu"), 7)].into_iter().collect(), &VersionVector::new());
     greet(&mut eu, "us", 1, hello("us", 5));
     let subscribe = |from: u64| Control::Subscribe {
         id: from,

@@ -116,6 +116,12 @@ pub enum Fault {
         /// Which.
         node: usize,
     },
+    /// A region that gives its state to another is lost in the middle of that, if there is one and none was
+    /// lost so before. Which one and how follow from a number; see [`Fault::loses`].
+    LoseDonor {
+        /// The number.
+        pick: u64,
+    },
     /// Another shape is put in force.
     Reshape {
         /// Which.
@@ -140,7 +146,28 @@ impl Fault {
             | Self::Join { node }
             | Self::Leave { node } => [Some(node), None],
             Self::Cut { from, to, .. } | Self::Noise { from, to, .. } => [Some(from), Some(to)],
-            Self::Reset { .. } | Self::Double { .. } | Self::Mark | Self::Reshape { .. } => [None, None],
+            Self::Reset { .. }
+            | Self::Double { .. }
+            | Self::LoseDonor { .. }
+            | Self::Mark
+            | Self::Reshape { .. } => [None, None],
+        }
+    }
+
+    /// How the number of [`Fault::LoseDonor`] has `node` lost.
+    pub(super) fn loses(pick: u64, node: usize) -> Self {
+        match pick % 3 {
+            0 => Self::Leave { node },
+            1 => Self::Wipe { node, ms: 1 + pick % 800 },
+            _ => Self::Down { node, ms: None },
+        }
+    }
+
+    /// Whether it changes the topology.
+    pub(super) fn is_change(&self) -> bool {
+        match *self {
+            Self::LoseDonor { pick } => Self::loses(pick, 0).is_change(),
+            _ => matches!(self, Self::Join { .. } | Self::Leave { .. } | Self::Reshape { .. }),
         }
     }
 
@@ -148,6 +175,7 @@ impl Fault {
     pub(super) fn lasts(&self) -> Option<u64> {
         match *self {
             Self::Down { ms, .. } | Self::Cut { ms, .. } => ms,
+            Self::LoseDonor { pick } => Self::loses(pick, 0).lasts(),
             Self::Stop { ms, .. }
             | Self::Restore { ms, .. }
             | Self::Wipe { ms, .. }
@@ -186,6 +214,7 @@ impl Fault {
             "mark" => Self::Mark,
             "join" => Self::Join { node: node? },
             "leave" => Self::Leave { node: node? },
+            "losedonor" => Self::LoseDonor { pick: number(0)? },
             _ => return None,
         })
     }
@@ -213,6 +242,7 @@ impl fmt::Display for Fault {
             Self::Mark => write!(f, "mark"),
             Self::Join { node } => write!(f, "join {node}"),
             Self::Leave { node } => write!(f, "leave {node}"),
+            Self::LoseDonor { pick } => write!(f, "losedonor {pick}"),
             Self::Reshape { shape } => write!(f, "reshape {shape:?}"),
         }
     }

@@ -34,7 +34,8 @@ pub(super) struct Connection {
 
 #[derive(Debug, Default)]
 struct Stream {
-    queue: VecDeque<Payload>,
+    /// With the time of arrival.
+    queue: VecDeque<(u64, Payload)>,
     last_arrival: u64,
 }
 
@@ -56,8 +57,8 @@ impl Connection {
     /// Puts a payload on its way; returns when it arrives, never before its predecessors.
     pub(super) fn send(&mut self, stream: StreamId, payload: Payload, arrival: u64) -> u64 {
         let stream = self.streams.entry(stream).or_default();
-        stream.queue.push_back(payload);
         stream.last_arrival = stream.last_arrival.max(arrival);
+        stream.queue.push_back((stream.last_arrival, payload));
         stream.last_arrival
     }
 
@@ -66,7 +67,21 @@ impl Connection {
     }
 
     pub(super) fn receive(&mut self, stream: StreamId) -> Option<Payload> {
-        self.streams.get_mut(&stream)?.queue.pop_front()
+        self.streams.get_mut(&stream)?.queue.pop_front().map(|(_, payload)| payload)
+    }
+
+    /// The process at `side` has ended, and sends nothing again: what would arrive after `latest` never does.
+    pub(super) fn lose_later(&mut self, side: usize, latest: u64) {
+        for stream in self.streams.iter_mut().filter(|((dialler, _), _)| *dialler == (side == 0)).map(|s| s.1)
+        {
+            stream.queue.retain(|(arrival, _)| *arrival <= latest);
+            stream.last_arrival = stream.last_arrival.min(latest);
+        }
+    }
+
+    /// What is on the way on a stream never arrives.
+    pub(super) fn lose(&mut self, stream: StreamId) {
+        self.streams.remove(&stream);
     }
 
     /// What is on the way never arrives, nor what is sent from now on.

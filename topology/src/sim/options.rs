@@ -143,9 +143,7 @@ impl Options {
 
     /// Whether the topology changes.
     pub fn is_changing(&self) -> bool {
-        let changes =
-            |fault| matches!(fault, Fault::Join { .. } | Fault::Leave { .. } | Fault::Reshape { .. });
-        self.script.iter().any(|(_, fault)| changes(*fault))
+        self.script.iter().any(|(_, fault)| fault.is_change())
     }
 
     /// Chooses what is left to chance: every event is in the script then, and no rate is left.
@@ -212,7 +210,7 @@ impl Options {
     }
 
     /// What happens while regions that lack what was truncated take over from others.
-    fn late_faults(&self, random: &mut Random, span: u64, events: &mut Vec<(u64, Fault)>) {
+    fn late_faults(&mut self, random: &mut Random, span: u64, events: &mut Vec<(u64, Fault)>) {
         for _ in 0..random.between(2, 10) {
             let (at, node, other) =
                 (random.between(span, span + 4_000), random.index(self.regions), random.index(self.regions));
@@ -224,6 +222,14 @@ impl Options {
                 _ => Fault::Command { node, pick: random.below(100_000) },
             };
             events.push((at, fault));
+        }
+        // What only the lost one has would be missed by a restored one, and is no loss.
+        let whole = !self.restore && !events.iter().any(|(_, f)| f.lasts().is_none() || f.is_change());
+        if whole && random.percent(50) {
+            let pick = random.below(10_000);
+            let at = (0..random.between(2, 8)).map(|_| random.between(span, span + 4_000));
+            events.extend(at.map(|at| (at, Fault::LoseDonor { pick })));
+            self.lease_ms = self.lease_ms.min(20_000);
         }
     }
 

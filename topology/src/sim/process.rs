@@ -51,6 +51,8 @@ pub(super) struct Disk {
     pub(super) floor: VersionVector,
     /// Where a takeover stands.
     pub(super) stage: Option<Stage>,
+    /// What was here before it.
+    pub(super) base: VersionVector,
 }
 
 impl Disk {
@@ -68,7 +70,17 @@ impl Disk {
             jumps: BTreeMap::new(),
             floor: VersionVector::new(),
             stage: None,
+            base: VersionVector::new(),
         }
+    }
+
+    /// What this disk is counted on for: while it takes over, what it had before.
+    pub(super) fn kept(&self) -> VersionVector {
+        let mut kept = self.durable_vector();
+        if self.stage.is_some() {
+            kept.glb(&self.base);
+        }
+        kept
     }
 
     /// What the first `end` records and the takeovers among them include.
@@ -80,13 +92,20 @@ impl Disk {
         vector
     }
 
-    /// What the log does not have.
-    pub(super) fn lost(&self, mutant: Mutant) -> VersionVector {
-        let mut lost = if self.start == 0 { VersionVector::new() } else { self.vector_at(self.start) };
-        if mutant != Mutant::FloorIgnored {
-            self.floor.iter().for_each(|dot| raise(&mut lost, *dot.actor, dot.counter));
-        }
-        lost
+    /// What the log does not have because it begins later.
+    pub(super) fn truncated(&self) -> VersionVector {
+        if self.start == 0 { VersionVector::new() } else { self.vector_at(self.start) }
+    }
+
+    /// What it does not have because it has jumped over it.
+    pub(super) fn jumped(&self, mutant: Mutant) -> VersionVector {
+        if mutant == Mutant::FloorIgnored { VersionVector::new() } else { self.floor.clone() }
+    }
+
+    /// Whether the record at `at` follows on what a feed has sent, without a jump over what its subscriber lacks.
+    pub(super) fn goes_on(&self, at: usize, feed: &Feed, mutant: Mutant) -> bool {
+        let mut jumps = self.jumps.get(&at).into_iter().flatten();
+        mutant == Mutant::FloorIgnored || jumps.all(|jump| feed.is_within(&jump.applied))
     }
 
     /// Power fails: any suffix of what was not synced is gone. Returns whether there was any.

@@ -8,8 +8,10 @@ use meridian_conflict::op::Facet;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::process::Key;
+use crate::replica::PeerStatus;
 use crate::seed::{Assembler, Cursor, Record, SEED_VERSION, SeedFormatError};
 use crate::sequence::Position;
+use crate::takeover::Lack;
 
 /// The simulator writes to one database.
 pub(super) const DATABASES: u8 = 1;
@@ -27,6 +29,24 @@ pub(super) enum Stage {
     CatchingUp { until: VersionVector },
 }
 
+impl Stage {
+    /// Whose objects are being merged.
+    pub(super) fn donor(&self) -> Option<RegionId> {
+        match self {
+            Self::Merging { donor, .. } => Some(*donor),
+            Self::CatchingUp { .. } => None,
+        }
+    }
+
+    /// What has to be applied before clients are served.
+    pub(super) fn wanted(&self) -> &VersionVector {
+        match self {
+            Self::Merging { ahead, .. } => ahead,
+            Self::CatchingUp { until } => until,
+        }
+    }
+}
+
 /// What a process knows of takeovers.
 #[derive(Debug, Default)]
 pub(super) struct Takeover {
@@ -39,6 +59,12 @@ pub(super) struct Takeover {
     pub(super) lease: Option<u64>,
     /// Who does not serve us, since when.
     pub(super) refused: BTreeMap<RegionId, u64>,
+    /// Since when nobody has what is waited for.
+    pub(super) lack: Lack,
+    /// Some of it is lost: somebody is looked for to begin anew from.
+    pub(super) lost: bool,
+    /// How many were asked for that, or because the donor is gone.
+    pub(super) asked: usize,
     pub(super) started: u64,
     /// When the process began.
     pub(super) born: u64,
@@ -50,6 +76,19 @@ pub(super) struct Takeover {
 impl Takeover {
     pub(super) fn is_running(&self) -> bool {
         self.stream.is_some()
+    }
+
+    /// Another peer every time: one may be loading itself.
+    pub(super) fn next_of(&mut self, peers: &[&PeerStatus]) -> Option<RegionId> {
+        self.asked += 1;
+        let at = self.asked.checked_rem(peers.len())?;
+        peers.get(at).map(|status| status.peer)
+    }
+
+    /// Whether ops may be applied: not on objects that a merge has brought further than the applied vector says. What is
+    /// left unheard comes again.
+    pub(super) fn takes_ops(&self) -> bool {
+        !self.is_running() && !matches!(self.stage, Some(Stage::Merging { .. }))
     }
 
     pub(super) fn least_pin(&self) -> Option<usize> {

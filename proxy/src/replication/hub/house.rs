@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crdts::CvRDT;
 use meridian_conflict::clock::RegionId;
 use meridian_topology::replica::{self, Phase};
 
@@ -206,9 +205,7 @@ impl Hub {
         if self.truncated != known
             && let Some(mark) = AppliedMark::decode(&oldest.mark)
         {
-            let mut lost = mark.0.as_ref().clone();
-            lost.merge(self.region.sequencer().floor());
-            self.replica.handle_truncated(lost);
+            self.replica.handle_truncated(mark.0.as_ref().clone(), &self.region.sequencer().floor());
             self.truncated = known;
         }
     }

@@ -3,15 +3,17 @@
 //! While that goes on no batch of ops is taken in; what is left unheard comes again, because every
 //! subscription is then taken up anew.
 //!
-//! A donor that is gone for `heal_after` is given up, and another one asked. What its rows included and nobody
-//! else has is waited for [`LOST_AFTER`] times as long; then clients are served without it.
+//! A donor that is gone for `heal_after` is given up, and another one asked. If what its rows included is lost with it,
+//! the region gives up what it took over and begins anew, once somebody has all it had before
+//! ([`meridian_topology::takeover`]). Where there is nobody, clients are served without what is lost in the end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use meridian_conflict::clock::{Dot, Origin, RegionId, covers_all};
+use meridian_conflict::clock::{RegionId, covers_all};
 use meridian_topology::replica::{PeerStatus, Phase};
+use meridian_topology::takeover::Lack;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -27,8 +29,8 @@ const PATIENCE: (Duration, Duration) = (Duration::from_millis(500), Duration::fr
 /// How long until a takeover that broke off is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Ops that nobody has who was heard of lately count as lost after so many times `heal_after`.
-const LOST_AFTER: u32 = 10;
+/// Somebody to begin anew from is looked for during so many times `heal_after`.
+const ANEW_WITHIN: u32 = 10;
 
 /// What the hub knows of takeovers.
 pub(super) struct Reseed {
@@ -40,8 +42,14 @@ pub(super) struct Reseed {
     retry_at: Instant,
     /// Since when the donor cannot be heard.
     donor_gone: Option<Instant>,
-    /// What is waited for and nobody has, since when.
-    lacking: Option<Instant>,
+    /// Since when nobody has what is waited for.
+    lack: Lack,
+    /// Since when some of it counts as lost.
+    lost: Option<Instant>,
+    /// How many were asked whether this region may begin anew, or because the donor is gone.
+    asked: usize,
+    /// The replica was told that this region is loading.
+    told_loading: bool,
     /// Held until this region has caught up: so long the donor keeps its log.
     lease: Option<quinn::SendStream>,
 }
@@ -54,7 +62,10 @@ impl Reseed {
             running: None,
             retry_at: Instant::now(),
             donor_gone: None,
-            lacking: None,
+            lack: Lack::default(),
+            lost: None,
+            asked: 0,
+            told_loading: false,
             lease: None,
         }
     }
@@ -64,9 +75,21 @@ impl Reseed {
         self.running.is_some()
     }
 
+    /// Where the ends of tasks are told.
+    pub(super) fn events(&self) -> &mpsc::Sender<Event> {
+        &self.events
+    }
+
     /// The peer's log does not reach back to where we stand.
     pub(super) fn refused(&mut self, peer: RegionId) {
         self.refused.entry(peer).or_insert_with(Instant::now);
+    }
+
+    /// Another peer every time: one may be loading itself.
+    fn next_of(&mut self, peers: &[&PeerStatus]) -> Option<RegionId> {
+        self.asked = self.asked.wrapping_add(1);
+        let at = self.asked.checked_rem(peers.len())?;
+        peers.get(at).map(|status| status.peer)
     }
 
     /// Ends what goes on.
@@ -92,11 +115,22 @@ impl Hub {
         self.reseed.refused.retain(|peer, _| {
             peers.iter().find(|status| status.peer == *peer).is_none_or(|status| status.lag_ops > 0)
         });
+        let anew_within = self.region.settings().topology.heal_after * ANEW_WITHIN;
+        if self.reseed.lost.is_some_and(|since| since.elapsed() < anew_within) {
+            if let Some(peer) = self.reseed.next_of(&peers) {
+                self.ask_to_begin_anew(peer);
+            }
+            return;
+        }
         let donor = match self.region.seeding().stage() {
+            Some(Stage::Anew) => None,
             Some(Stage::Merging { donor, .. }) => {
                 let known = peers.iter().find(|status| status.peer == donor);
-                let other = peers.iter().max_by_key(|status| status.lag_ops);
-                known.or(other.filter(|_| gone || donor == RegionId(0))).map(|status| status.peer)
+                match known {
+                    Some(status) => Some(status.peer),
+                    None if gone || donor == RegionId(0) => self.reseed.next_of(&peers),
+                    None => None,
+                }
             }
             Some(Stage::CatchingUp { .. }) | None => self.unserved(&peers),
         };
@@ -123,44 +157,99 @@ impl Hub {
         gone
     }
 
-    /// Gives up waiting for ops that a donor's rows included and that are lost with it. Parts of what they did may
-    /// show here; should they come back with anybody, they are applied as any others.
-    pub(super) async fn give_up_what_is_lost(&mut self) {
-        let Some(until) = self.region.seeding().until().filter(|_| !self.reseed.is_running()) else {
-            self.reseed.lacking = None;
+    /// Tells the replica when this region begins or ceases to count for nothing but what it had before.
+    pub(super) fn tell_loading(&mut self) {
+        let (now, base) = (self.region.mono(), self.region.seeding().base());
+        let donor = if base.is_some() { self.region.seeding().donor() } else { None };
+        self.replica.handle_donor(now, donor);
+        if base.is_some() == self.reseed.told_loading {
+            return;
+        }
+        self.reseed.told_loading = base.is_some();
+        self.replica.handle_loading(base);
+        self.replica.handle_durable(now, &self.region.log().durable().1.0);
+    }
+
+    /// Finds out whether ops that a donor's rows included are lost with it. Where nobody is found in time who has all that
+    /// was here before, clients are served without them: parts of what they did may show here then.
+    pub(super) async fn look_for_what_is_lost(&mut self) {
+        if self.reseed.is_running() {
+            return;
+        }
+        let Some(wanted) = self.region.seeding().wanted() else {
+            self.reseed.lack.clear();
+            self.reseed.lost = None;
             return;
         };
-        let patience = self.region.settings().topology.heal_after * LOST_AFTER;
-        let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        let mut somebody_has = self.region.sequencer().applied();
+        let heal_after = self.region.settings().topology.heal_after;
+        let heal_after_ms = u64::try_from(heal_after.as_millis()).unwrap_or(u64::MAX);
         let (stability, now) = (self.replica.stability(), self.region.mono());
-        let lately = stability.heard().filter(|(_, heard)| heard.is_some_and(|at| now.since(at) < millis));
-        for row in lately.filter_map(|(region, _)| stability.row(region)) {
-            crdts::CvRDT::merge(&mut somebody_has, row.durable.clone());
-        }
-        if covers_all(&somebody_has, &until) {
-            self.reseed.lacking = None;
+        let applied = self.region.sequencer().applied();
+        let Some(lost) = self.reseed.lack.review(now, heal_after_ms, stability, &applied, &wanted) else {
+            self.reseed.lost = None;
+            return;
+        };
+        let ops = lost.ops.iter().map(|dot| format!("{}:{}", self.name(dot.actor.region()), dot.counter));
+        let ops = ops.collect::<Vec<_>>().join(", ");
+        // A new region that waits for what others said they had has no parts of it.
+        let whole = self.region.seeding().base().is_none();
+        let Some(since) = self.reseed.lost.or_else(|| whole.then(Instant::now)) else {
+            tracing::error!(
+                ops,
+                "nobody has ops up to these any more, parts of which were taken over; looking for somebody to begin anew from"
+            );
+            self.reseed.lost = Some(Instant::now());
+            return;
+        };
+        // While objects are being merged there is nothing whole to serve; another donor brings the rest.
+        if (!whole && since.elapsed() < heal_after * ANEW_WITHIN) || self.region.seeding().until().is_none() {
             return;
         }
-        if self.reseed.lacking.get_or_insert_with(Instant::now).elapsed() < patience {
-            return;
-        }
-        let lost: Vec<String> = until
-            .iter()
-            .filter(|dot| somebody_has.get(dot.actor) < dot.counter)
-            .map(|dot| format!("{}:{}", self.name(dot.actor.region()), dot.counter))
-            .collect();
-        tracing::error!(
-            ops = lost.join(", "),
-            "nobody has ops up to these any more, parts of which were taken over; serving clients without them"
-        );
-        let least =
-            |dot: crdts::Dot<&Origin>| Dot::new(*dot.actor, dot.counter.min(somebody_has.get(dot.actor)));
-        let until = until.iter().map(least).filter(|dot| dot.counter > 0).collect();
-        match receiver::wait_for(&self.region, until).await {
+        tracing::error!(ops, "nobody has ops up to these any more; serving clients without them");
+        match receiver::wait_for(&self.region, lost.rest).await {
             Ok(()) => self.end_loading().await,
             Err(error) => tracing::error!(%error, "cannot note that less is waited for"),
         }
+    }
+
+    fn ask_to_begin_anew(&mut self, peer: RegionId) {
+        let Some((_, wire)) = self.wires.get(&peer) else { return };
+        // Nothing is caught up with any more, and a donor gives to one stream at a time.
+        self.reseed.lease = None;
+        let (region, connection) = (Arc::clone(&self.region), wire.connection.clone());
+        let events = self.reseed.events.clone();
+        let task = tokio::spawn(async move {
+            let asking = async {
+                let opened = connection.open_bi().await;
+                let (send, receive) = opened.map_err(|error| SeedError::Io(error.into()))?;
+                receiver::may_begin_anew(&region, receive, send).await
+            };
+            let outcome = asking.await;
+            // Without a hub the region stops.
+            let _ = events.send(Event::AskedToBeginAnew { peer, outcome }).await;
+        });
+        self.reseed.running = Some((peer, task.abort_handle()));
+    }
+
+    pub(super) async fn asked_to_begin_anew(&mut self, peer: RegionId, outcome: Result<bool, SeedError>) {
+        self.reseed.running = None;
+        self.reseed.retry_at = Instant::now() + RETRY;
+        let peer = self.name(peer);
+        match outcome {
+            Ok(true) => match receiver::give_up(&self.region).await {
+                Ok(()) => {
+                    tracing::error!(
+                        peer,
+                        "gave up what was taken over; this region starts again, with nothing"
+                    );
+                    self.region.begin_anew();
+                }
+                Err(error) => tracing::error!(%error, "cannot note that a takeover was given up"),
+            },
+            Ok(false) => tracing::warn!(peer, "cannot begin anew yet: the peer lacks what was here before"),
+            Err(error) => tracing::warn!(peer, %error, "cannot begin anew yet"),
+        }
+        self.replica.handle_taken_over(self.region.mono(), &self.region.sequencer().applied());
     }
 
     /// Lets clients wait for what the others have by now, if they have anything.
@@ -246,6 +335,7 @@ impl Hub {
         match receiver::note_durable(&self.region).await {
             Ok(true) => {
                 self.reseed.lease = None;
+                self.tell_loading();
                 tracing::info!("caught up after taking over a peer's state; serving clients");
             }
             Ok(false) => {}

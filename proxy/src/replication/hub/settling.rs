@@ -72,6 +72,7 @@ impl Hub {
     pub(super) fn tell_progress(&mut self) {
         let (sequence, _) = self.region.sequencer().progress();
         self.replica.handle_local(sequence, self.clock.reading());
+        self.tell_loading();
     }
 
     /// Lets the clock go on, and tells the region what is settled.

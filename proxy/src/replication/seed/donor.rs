@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use meridian_conflict::clock::{RegionId, VersionVector, covers_all};
 use meridian_topology::seed::{Cursor, Record, Request, SEED_VERSION, SeedRefusal};
+use meridian_topology::takeover::may_give_while_loading;
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -82,8 +83,11 @@ async fn begin(region: &Arc<Region>, asker: RegionId, request: &Request) -> Resu
     if region.is_draining() {
         return Err(SeedRefusal::Draining);
     }
-    // Two regions that take over each other's state would wait for each other.
-    if region.is_loading() && region.seeding().donor() != Some(asker) {
+    let has = region.elsewhere(asker).unwrap_or_default();
+    let gives = |wanted: VersionVector| may_give_while_loading(&has, &wanted);
+    // A file that was damaged does not say what is waited for.
+    let wanted = region.seeding().wanted().filter(|wanted| !wanted.is_empty());
+    if region.is_loading() && !wanted.is_some_and(gives) {
         return Err(SeedRefusal::Loading);
     }
     let begun = match &request.resume {

@@ -8,6 +8,7 @@ use meridian_conflict::clock::{RegionId, Skew, VersionVector, covers_all};
 use meridian_conflict::object::Object;
 use meridian_topology::seed::{Assembler, Cursor, Record, Request, SeedRefusal};
 use meridian_topology::sequence::Position;
+use meridian_topology::takeover;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{FRAME_BYTES, FRAME_MAX, RECORD_MAX, SeedError, send_frame};
@@ -83,6 +84,39 @@ pub async fn receive<W: AsyncWrite + Unpin>(
     Err(SeedError::Ended)
 }
 
+/// Asks a donor whether this region, a part of whose takeover is lost, may begin anew: whether the donor is loading
+/// itself, and has all that was here before. Nothing is taken over.
+///
+/// # Errors
+/// [`SeedError`], [`SeedError::Refused`] when it is loading.
+pub async fn may_begin_anew<W: AsyncWrite + Unpin>(
+    region: &Arc<Region>,
+    input: impl AsyncRead + Unpin,
+    mut output: W,
+) -> Result<bool, SeedError> {
+    send_frame(&mut output, &[&Request::default().encode()]).await?;
+    let mut frames = FrameReader::new(input, FRAME_MAX);
+    let mut decompressor = Decompressor::new()?;
+    let mut assembler = Assembler::new(RECORD_MAX);
+    while let Some(mut frame) = frames.next().await? {
+        if frame.is_empty() {
+            return Err(SeedError::Protocol("an empty frame"));
+        }
+        let packing = Packing::from_byte(frame.split_to(1).first().copied().unwrap_or_default())?;
+        assembler.push(&decompressor.decompress(packing, frame, FRAME_BYTES)?);
+        match assembler.next_record()? {
+            Some(Record::Head { position, .. }) => {
+                let base = region.seeding().base().unwrap_or_else(|| region.sequencer().applied());
+                return Ok(takeover::may_begin_anew(&base, &Position::decode(position)?.applied));
+            }
+            Some(Record::Refused { reason }) => return Err(SeedError::Refused(reason)),
+            Some(_) => return Err(SeedError::Protocol("rows before the head")),
+            None => {}
+        }
+    }
+    Err(SeedError::Ended)
+}
+
 fn refused(region: &Region, reason: SeedRefusal) -> SeedError {
     if let (SeedRefusal::StartOver, Some(Stage::Merging { donor, ahead, .. })) =
         (reason, region.seeding().stage())
@@ -122,6 +156,7 @@ impl<'r> Merging<'r> {
                 (begin.filter(|_| expected == from), ahead)
             }
             Some(Stage::CatchingUp { until }) => (None, until),
+            Some(Stage::Anew) => return Err(SeedError::Draining),
             None => (None, VersionVector::new()),
         };
         let begin = match (position.is_empty(), known) {
@@ -152,6 +187,8 @@ impl<'r> Merging<'r> {
         merging.remember().await?;
         merging.ours = region.sequencer().applied();
         region.commit_all().await?;
+        region.seeding().note_base(&merging.ours);
+        merging.remember().await?;
         Ok(merging)
     }
 
@@ -295,6 +332,14 @@ fn check(region: &Region, position: &Position) -> Result<(), SeedError> {
 /// When the file that remembers the takeover cannot be written.
 pub async fn wait_for(region: &Arc<Region>, until: VersionVector) -> Result<(), SeedError> {
     enter(region, Stage::CatchingUp { until }).await
+}
+
+/// Gives up what was taken over: the next start begins with nothing. No clients are served until then.
+///
+/// # Errors
+/// When the file that says so cannot be written.
+pub async fn give_up(region: &Arc<Region>) -> Result<(), SeedError> {
+    enter(region, Stage::Anew).await
 }
 
 async fn enter(region: &Arc<Region>, stage: Stage) -> Result<(), SeedError> {

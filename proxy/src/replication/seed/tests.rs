@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::donor::donate;
-use super::receiver::{note_durable, receive};
+use super::receiver::{give_up, may_begin_anew, note_durable, receive};
 use super::{Pace, SeedError};
 use crate::command::execute::{Scratch, run};
 use crate::command::{find, meridian};
@@ -155,8 +155,10 @@ pub(crate) async fn feed(from: &Region, to: &Region) -> bool {
     let known = from.sequencer().applied();
     let regions = known.iter().map(|dot| dot.actor.region()).chain(wanted).chain(others).collect();
     let feed = Feed::new(regions, to.origin(), applied.clone());
-    let Some(start) = first_record(from, &feed) else { return false };
-    let mut reader = from.log().read_from(start);
+    if !feed.is_within(&from.sequencer().floor()) {
+        return false;
+    }
+    let mut reader = from.log().read_from(first_record(from, &feed));
     // A reader that steps over the gap behind a crash waits for what comes after it.
     let written = from.log().segments().into_iter().filter(|segment| segment.end > segment.start);
     let end = written.map(|segment| segment.end).max().unwrap_or_default();
@@ -221,6 +223,18 @@ async fn seed(
     let donated = donating.await.unwrap();
     assert!(until.is_err() || donated.is_ok(), "{donated:?}");
     until
+}
+
+/// Asks `from` whether `to` may begin anew.
+async fn ask_to_begin_anew(from: &Place, to: &Place) -> Result<bool, SeedError> {
+    let (donor, receiver, asker) = (from.region(), to.region(), to.id());
+    let (to_donor, from_receiver) = tokio::io::duplex(1 << 10);
+    let (to_receiver, from_donor) = tokio::io::duplex(1 << 10);
+    let donating = tokio::spawn(async move { donate(&donor, asker, PACE, from_receiver, to_receiver).await });
+    let answer = may_begin_anew(&receiver, from_donor, to_donor).await;
+    // Whether it ends with the rows or with the stream is all the same.
+    let _ = donating.await.unwrap();
+    answer
 }
 
 pub(crate) async fn seed_whole(from: &Place, to: &Place, busy: impl FnMut(&Region)) -> VersionVector {
@@ -570,4 +584,48 @@ async fn j2_ops_that_come_in_between_void_the_takeover() {
         seed_whole(&a, &b, |_| {}).await;
     }
     assert_converged(&a, &b).await;
+}
+
+#[tokio::test]
+async fn j1_a_takeover_that_is_lost_in_part_is_given_up_once_somebody_has_what_was_here_before() {
+    let (a, mut b, c) = (Place::new("eu"), Place::new("us"), Place::new("ap"));
+    for n in 0..200 {
+        a.ask(0, &format!("SET k{n} {}", "v".repeat(200)));
+    }
+    b.ask(0, "SET mine 7");
+    let before = b.region().sequencer().applied();
+    seed(&a, &b, 9_000, |_| {}).await.unwrap_err();
+    assert!(b.region().is_loading() && b.region().keyspace().len(0) > 1, "parts of it are here");
+    assert_eq!(b.region().seeding().base(), Some(before));
+    // The donor is gone for good. The third is whole, and lacks what was here.
+    assert!(!ask_to_begin_anew(&c, &b).await.unwrap());
+    assert!(feed(&b.region(), &c.region()).await);
+    assert!(ask_to_begin_anew(&c, &b).await.unwrap());
+    let (origin, hlc) = (b.region().origin(), b.region().sequencer().position().0.hlc);
+    give_up(&b.region()).await.unwrap();
+    assert!(b.region().is_loading(), "nobody is served until it starts again");
+    b.crash();
+    assert!(!b.region().is_loading() && b.region().origin() != origin);
+    assert_eq!(b.ask(0, "DBSIZE"), Value::Int(0));
+    assert_converged(&c, &b).await;
+    assert_eq!((b.ask(0, "DBSIZE"), b.ask(0, "GET mine")), (Value::Int(1), text("7")));
+    b.ask(0, "SET mine 8");
+    assert!(b.region().sequencer().position().0.hlc > hlc);
+    assert_converged(&b, &c).await;
+}
+
+#[tokio::test]
+async fn j1_a_region_that_merges_gives_to_its_donor_but_not_once_that_was_wiped() {
+    let (a, b) = (Place::new("eu"), Place::new("us"));
+    for n in 0..200 {
+        a.ask(0, &format!("SET k{n} {}", "v".repeat(200)));
+    }
+    seed(&a, &b, 9_000, |_| {}).await.unwrap_err();
+    let gives = |has: VersionVector| {
+        b.region().set_elsewhere([(a.id(), has)].into());
+        ask_to_begin_anew(&b, &a)
+    };
+    let refused = |answer| matches!(answer, Err(SeedError::Refused(SeedRefusal::Loading)));
+    assert!(!refused(gives(a.region().sequencer().applied()).await));
+    assert!(refused(gives(VersionVector::new()).await), "it would be given parts of what it had");
 }

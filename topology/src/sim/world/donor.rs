@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::seed::{Cursor, Record, Request, SeedRefusal};
-use crate::sim::seeding::{Donation, Rows, Stage, cursor_of, hash, stream};
+use crate::sim::seeding::{Donation, Rows, cursor_of, hash, stream};
+use crate::takeover::may_give_while_loading;
 
 /// Streams of takeovers, beside those of ops.
 pub(super) const SEED_STREAM: u64 = u64::MAX;
@@ -42,10 +43,11 @@ impl World<'_> {
     ) -> Result<Donation, SeedRefusal> {
         let this = &self.nodes[node];
         let Some(process) = &this.process else { return Err(SeedRefusal::Draining) };
-        match &process.takeover.stage {
-            None => {}
-            Some(Stage::Merging { donor, .. }) if *donor == asker => {}
-            Some(_) => return Err(SeedRefusal::Loading),
+        let row = process.replica.stability().row(asker);
+        let gives = |wanted| row.is_some_and(|row| may_give_while_loading(&row.durable, wanted));
+        let torn = process.takeover.stage.as_ref().is_some_and(|stage| !gives(stage.wanted()));
+        if torn {
+            return Err(SeedRefusal::Loading);
         }
         let donation = match &request.resume {
             None => Donation {

@@ -1,5 +1,6 @@
 //! What goes wrong.
 
+use super::life::raise_all;
 use super::*;
 
 impl World<'_> {
@@ -9,7 +10,7 @@ impl World<'_> {
                 // A removed region goes on serving clients, whom nobody promises anything.
                 return self.write(node, pick).map(|_| ());
             }
-            Fault::Down { node, ms: None } if self.is_shown_by(node) => {}
+            Fault::Down { node, ms: None } if self.is_last_whole(node) => {}
             Fault::Down { node, ms } => {
                 self.happens("power failure", self.nodes[node].process.is_some());
                 self.crash(node, false, ms.unwrap_or(FOR_EVER))?;
@@ -62,6 +63,7 @@ impl World<'_> {
                 self.shape = shape;
                 self.change_topology()?;
             }
+            Fault::LoseDonor { pick } => self.lose_donor(pick)?,
             Fault::Mark => self.report.marks.push(self.report.sent_bytes),
         }
         Ok(())
@@ -71,6 +73,46 @@ impl World<'_> {
     pub(super) fn happens(&mut self, what: &'static str, really: bool) {
         if really {
             *self.report.happened.entry(what).or_default() += 1;
+        }
+    }
+
+    fn lose_donor(&mut self, pick: u64) -> Result<(), String> {
+        let gives = |node: &Node| node.process.as_ref().is_some_and(|p| !p.takeover.donations.is_empty());
+        let donors = self.nodes.iter().enumerate().filter(|(_, node)| !node.out && gives(node));
+        let donors: Vec<usize> = donors.map(|(at, _)| at).collect();
+        let Some(node) = (pick as usize / 3).checked_rem(donors.len()).and_then(|at| donors.get(at)) else {
+            return Ok(());
+        };
+        if self.report.happened.contains_key("lost donor") || self.is_last_whole(*node) {
+            return Ok(());
+        }
+        self.happens("lost donor", true);
+        self.fault(Fault::loses(pick, *node))
+    }
+
+    /// Whether without `node` some other region could not begin anew: nobody would be left who is whole and has, or gets
+    /// from its log, what it has or had before a takeover.
+    pub(super) fn is_last_whole(&self, node: usize) -> bool {
+        let others = self.nodes.iter().enumerate().filter(|(at, other)| *at != node && !other.out);
+        let others: Vec<&Node> = others.map(|(_, other)| other).collect();
+        let takes_over = |other: &Node| {
+            let asks = other.process.as_ref().is_some_and(|process| process.takeover.is_running());
+            asks || other.disk.stage.is_some()
+        };
+        let keeps = |whole: &Disk, other: &Disk| {
+            let (kept, mut before) = (whole.durable_vector(), other.truncated());
+            if other.stage.is_none() {
+                raise_all(&mut before, &other.floor);
+            }
+            covers_all(&kept, &other.kept()) || covers_all(&kept, &before)
+        };
+        let is_kept = |other: &Node| {
+            let mut whole = others.iter().filter(|whole| whole.name != other.name && !takes_over(whole));
+            whole.any(|whole| keeps(&whole.disk, &other.disk))
+        };
+        match others.as_slice() {
+            [alone] => takes_over(alone),
+            others => !others.iter().all(|other| is_kept(other)),
         }
     }
 
@@ -115,12 +157,16 @@ impl World<'_> {
                 self.history.register(op)?;
             }
         } else {
+            let safe = disk.durable;
             let lost = disk.crash(process.written, &mut self.disks);
+            // What was not known to be safe and is, may come to others by a takeover alone.
+            self.nodes[node].disk.log.iter().skip(safe).try_for_each(|op| self.history.register(op))?;
             self.happens("lost tail", lost);
         }
         let open: Vec<u64> =
             self.connections.iter().filter(|(_, c)| c.ends.contains(&node)).map(|(n, _)| *n).collect();
         for connection in open {
+            self.send_nothing_again(node, connection);
             self.close_side(node, connection, 300);
         }
         self.at(self.now.saturating_add(ms), Event::Start { node });
@@ -130,7 +176,7 @@ impl World<'_> {
     /// What was acknowledged and is safe nowhere any more is excused.
     fn excuse_lost(&mut self) {
         let there = self.nodes.iter().filter(|node| !node.out);
-        let safe: Vec<VersionVector> = there.map(|node| node.disk.durable_vector()).collect();
+        let safe: Vec<VersionVector> = there.map(|node| node.disk.kept()).collect();
         self.history.excuse(|dot| safe.iter().any(|vector| covers(vector, dot)));
     }
 
@@ -138,12 +184,6 @@ impl World<'_> {
     pub(super) fn bury(&mut self, node: usize) {
         self.nodes[node].out = true;
         self.excuse_lost();
-    }
-
-    /// Whether another region shows in part what this one has. What it alone has must not be lost then: the
-    /// other could never come to a state that was.
-    pub(super) fn is_shown_by(&self, node: usize) -> bool {
-        self.nodes.iter().enumerate().any(|(other, n)| other != node && n.disk.stage.is_some())
     }
 
     /// The log goes as far as the store, or somebody who takes over, allows.
@@ -155,9 +195,9 @@ impl World<'_> {
             return;
         }
         this.disk.start = upto;
-        let lost = this.disk.lost(self.mutant);
+        let (truncated, floor) = (this.disk.truncated(), this.disk.jumped(self.mutant));
         let Some(process) = &mut this.process else { return };
-        process.replica.handle_truncated(lost);
+        process.replica.handle_truncated(truncated, &floor);
         let short = process.feeds.iter().filter(|(_, running)| running.at < upto);
         let short: Vec<u64> = short.map(|((_, session), _)| *session).collect();
         self.note(|| format!("log of {node} is truncated"));
@@ -168,7 +208,7 @@ impl World<'_> {
 
     fn restore(&mut self, node: usize, ms: u64) -> Result<(), String> {
         let there = self.nodes[node].backup.is_some() && self.nodes[node].process.is_some();
-        if !there || self.nodes[node].out || self.is_shown_by(node) {
+        if !there || self.nodes[node].out || self.is_last_whole(node) {
             return Ok(());
         }
         self.crash(node, false, ms)?;
@@ -184,7 +224,7 @@ impl World<'_> {
     }
 
     fn wipe(&mut self, node: usize, ms: u64) -> Result<(), String> {
-        if self.nodes[node].process.is_none() || self.nodes[node].out || self.is_shown_by(node) {
+        if self.nodes[node].process.is_none() || self.nodes[node].out || self.is_last_whole(node) {
             return Ok(());
         }
         self.crash(node, false, ms)?;

@@ -1,6 +1,7 @@
 //! Processes: starts, crashes, clients, flushes, and what their replicas want.
 
 use super::*;
+use crate::sim::seeding::Stage;
 
 impl World<'_> {
     pub(super) fn start(&mut self, node: usize) -> Result<(), String> {
@@ -28,7 +29,9 @@ impl World<'_> {
             ..Settings::new("sim", &this.name, boot)
         };
         let mut replica = Replica::new(settings, graph, this.disk.origin, sequencer.applied().clone());
-        replica.handle_truncated(this.disk.lost(self.mutant));
+        replica.handle_truncated(this.disk.truncated(), &this.disk.jumped(self.mutant));
+        replica.handle_donor(MonoMs(self.now), this.disk.stage.as_ref().and_then(Stage::donor));
+        replica.handle_loading(this.disk.stage.is_some().then(|| this.disk.base.clone()));
         let generation = self.next_number;
         let mut process = Process::start(generation, &mut this.disk, sequencer, objects, replica);
         raise_all(&mut this.ever_durable, &process.durable_vector);

@@ -63,7 +63,7 @@ impl World<'_> {
 
     /// A region is removed, and does not know. What it alone has is lost with it.
     pub(super) fn leave(&mut self, node: usize) -> Result<(), String> {
-        if self.nodes[node].out || self.is_shown_by(node) {
+        if self.nodes[node].out || self.is_last_whole(node) {
             return Ok(());
         }
         self.note(|| format!("{node} is removed"));

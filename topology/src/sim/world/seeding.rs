@@ -7,6 +7,7 @@ use crate::replica::{Hold, PeerStatus, Phase};
 use crate::seed::{Cursor, Record, Request, SeedRefusal};
 use crate::sequence::Position;
 use crate::sim::seeding::{DATABASES, Merging, Stage, assembler, hash};
+use crate::takeover::may_begin_anew;
 use meridian_conflict::object::Object;
 use meridian_conflict::op::Facet;
 
@@ -18,6 +19,8 @@ const CONFIRM_WITHIN_MS: u64 = 1_000;
 const RETRY_MS: u64 = 1_000;
 /// How long a takeover that has begun waits for its donor before any other will do.
 const DONOR_WITHIN_MS: u64 = 10_000;
+/// Silence after which a region is gone around.
+const HEAL_AFTER_MS: u64 = 3_000;
 
 impl World<'_> {
     /// A peer's log does not reach back to where we stand.
@@ -48,14 +51,24 @@ impl World<'_> {
         let peers = process.replica.status();
         let up = |status: &&PeerStatus| matches!(status.phase, Phase::Up | Phase::Held(_)) && !status.silent;
         let peers: Vec<&PeerStatus> = peers.iter().filter(up).collect();
+        if let Some(stage) = &takeover.stage {
+            let (stability, applied) = (process.replica.stability(), process.sequencer.applied());
+            let lost = takeover.lack.review(MonoMs(now), HEAL_AFTER_MS, stability, applied, stage.wanted());
+            takeover.lost = lost.is_some();
+        }
         takeover.refused.retain(|peer, _| {
             peers.iter().find(|status| status.peer == *peer).is_none_or(|status| status.lag_ops > 0)
         });
-        let donor = match &takeover.stage {
+        let donor = match takeover.stage.clone() {
+            Some(_) if takeover.lost => takeover.next_of(&peers),
             Some(Stage::Merging { donor, .. }) => {
                 let late = now >= takeover.started + DONOR_WITHIN_MS;
-                let known = peers.iter().find(|status| status.peer == *donor);
-                known.or(peers.first().filter(|_| late)).map(|status| status.peer)
+                let known = peers.iter().find(|status| status.peer == donor);
+                match known {
+                    Some(status) => Some(status.peer),
+                    None if late => takeover.next_of(&peers),
+                    None => None,
+                }
             }
             _ => {
                 let mut ahead = peers.iter().filter(|status| status.lag_ops > 0);
@@ -81,11 +94,16 @@ impl World<'_> {
         let now = self.now;
         let Some(process) = &mut self.nodes[node].process else { return };
         let resume = match &process.takeover.stage {
-            Some(Stage::Merging { begin: Some(begin), from, .. }) => Some((begin.applied.clone(), *from)),
+            Some(Stage::Merging { begin: Some(begin), from, .. }) if !process.takeover.lost => {
+                Some((begin.applied.clone(), *from))
+            }
             _ => None,
         };
         let gone_on = resume.as_ref().is_some_and(|(_, from)| *from > Cursor::default());
-        process.takeover.started = now;
+        let awaited = process.takeover.stage.as_ref().and_then(Stage::donor);
+        if awaited.is_none_or(|awaited| awaited == donor) {
+            process.takeover.started = now;
+        }
         process.takeover.stream = Some(session);
         process.takeover.merging = None;
         self.happens("takeover gone on with", gone_on);
@@ -194,7 +212,17 @@ impl World<'_> {
     ) -> Result<Result<(), String>, String> {
         let donor = self.donor_of(node, session);
         let (ahead_most, mutant) = (Hlc::from_ms(self.wall(node).0 + 500), self.mutant);
-        let Some(process) = &mut self.nodes[node].process else { return Ok(Ok(())) };
+        let this = &mut self.nodes[node];
+        let Some(process) = &mut this.process else { return Ok(Ok(())) };
+        if process.takeover.lost {
+            let position = Position::decode(position).map_err(|e| e.to_string())?;
+            if !may_begin_anew(&this.disk.base, &position.applied) {
+                return Ok(Err(
+                    "what was taken over is lost, and the donor lacks what was here before".into()
+                ));
+            }
+            return self.begin_with_nothing(node).map(Ok);
+        }
         let (known, mut ahead) = match process.takeover.stage.clone() {
             Some(Stage::Merging { begin, from: expected, ahead, .. }) => {
                 (begin.filter(|_| expected == from), ahead)
@@ -233,11 +261,28 @@ impl World<'_> {
         connection.map_or(RegionId(0), |c| self.ids[c.ends[1 - c.side(node)]])
     }
 
+    /// What was taken over is lost in part, and somebody else has all that was here before.
+    fn begin_with_nothing(&mut self, node: usize) -> Result<(), String> {
+        self.happens("takeover given up", true);
+        let restart = self.random.between(1, 500);
+        self.crash(node, false, restart)?;
+        self.note(|| format!("{node} begins with nothing"));
+        let clock_bound = self.nodes[node].disk.clock_bound;
+        self.empty(node);
+        self.nodes[node].disk.clock_bound = clock_bound;
+        Ok(())
+    }
+
     /// On disk, too.
     fn remember(&mut self, node: usize, stage: Stage) {
         let this = &mut self.nodes[node];
+        if let Some(process) = this.process.as_mut().filter(|_| this.disk.stage.is_none()) {
+            this.disk.base = process.sequencer.applied().clone();
+            process.replica.handle_loading(Some(this.disk.base.clone()));
+        }
         this.disk.stage = Some(stage.clone());
         if let Some(process) = &mut this.process {
+            process.replica.handle_donor(MonoMs(self.now), stage.donor());
             process.takeover.stage = Some(stage);
         }
     }
@@ -317,19 +362,16 @@ impl World<'_> {
         self.note(|| format!("{node} has taken over"));
         self.happens("takeover", true);
         let this = &mut self.nodes[node];
-        let lost = this.disk.lost(self.mutant);
+        let (truncated, floor) = (this.disk.truncated(), this.disk.jumped(self.mutant));
         let Some(process) = &mut this.process else { return Ok(Ok(())) };
         let (applied, durable) = (process.sequencer.applied().clone(), process.durable_vector.clone());
         process.replica.handle_durable(now, &durable);
         process.replica.handle_taken_over(now, &applied);
-        process.replica.handle_truncated(lost);
-        let short = process.feeds.iter().filter(|(_, running)| !running.feed.is_within(&this.disk.floor));
-        let short: Vec<u64> = short.map(|((_, session), _)| *session).collect();
-        if self.mutant != Mutant::FloorIgnored {
-            short.into_iter().for_each(|session| self.end_session(node, session));
-        }
+        process.replica.handle_truncated(truncated, &floor);
         self.end_loading(node);
         self.look_at_watched();
+        // Feeds meet the jump.
+        self.pump(node)?;
         self.drain(node)?;
         Ok(Ok(()))
     }
@@ -346,6 +388,10 @@ impl World<'_> {
             return;
         }
         (process.takeover.stage, this.disk.stage) = (None, None);
+        process.takeover.lack.clear();
+        process.takeover.lost = false;
+        process.replica.handle_loading(None);
+        process.replica.handle_durable(MonoMs(self.now), &process.durable_vector);
         if let Some(session) = process.takeover.lease.take() {
             self.transmit(node, session, SEED_STREAM, Payload::SeedDone);
         }

@@ -97,6 +97,15 @@ impl World<'_> {
         self.at(arrival, Event::Arrive { connection: session, stream });
     }
 
+    /// The process of `node` ends. What was lost of what it sent, or had still to leave, is so for good: a process that
+    /// was started anew must not meet its own past on the way.
+    pub(super) fn send_nothing_again(&mut self, node: usize, number: u64) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        let side = connection.side(node);
+        let delay = self.nodes[node].delays[connection.ends[1 - side]];
+        connection.lose_later(side, self.now + delay + delay / 2);
+    }
+
     /// A packet is lost by chance: how much later what was in it comes.
     fn lose(&mut self, peer: usize) -> u64 {
         if !self.network.percent(20) {
@@ -151,6 +160,13 @@ impl World<'_> {
             return Ok(());
         }
         if self.cuts.get(&(from, to)).is_some_and(|until| *until > self.now) {
+            if !connection.open[connection.side(from)] {
+                // Nobody sends it again, so what follows it is of no use.
+                if let Some(connection) = self.connections.get_mut(&number) {
+                    connection.lose(stream);
+                }
+                return Ok(());
+            }
             self.at(self.now + 25, Event::Arrive { connection: number, stream });
             return Ok(());
         }
@@ -182,8 +198,7 @@ impl World<'_> {
                 let ops = self.decode(to, &bytes)?;
                 let Some(process) = &mut self.nodes[to].process else { return Ok(()) };
                 process.tell_local(self.mutant);
-                // While it merges nothing else is applied; what is left unheard comes again.
-                if !process.takeover.is_running() {
+                if process.takeover.takes_ops() {
                     process.replica.handle_batch(now, wall, peer, number, stream.1, ops);
                 }
             }
@@ -258,7 +273,7 @@ impl World<'_> {
         };
         let own = process.sequencer.origin();
         let mut batches = Vec::new();
-        let mut later = false;
+        let (mut later, mut short) = (false, Vec::new());
         for ((peer, session), running) in &mut process.feeds {
             let narrow = self.options.narrow.iter().any(|(a, b, _)| *a == node && self.ids[*b] == *peer);
             let mut limit = limit;
@@ -270,7 +285,13 @@ impl World<'_> {
                 limit = limit.min(few.max(running.at));
             }
             let mut encoder = BatchEncoder::default();
-            for op in this.disk.log.get(running.at..limit).unwrap_or_default() {
+            for at in running.at..=limit.max(running.at) {
+                if !this.disk.goes_on(at, &running.feed, self.mutant) {
+                    // What went before is good; the subscriber asks anew, and is told no if it still lacks the rest.
+                    short.push((*peer, *session, running.subscription));
+                    limit = at;
+                }
+                let Some(op) = this.disk.log.get(at).filter(|_| at < limit) else { break };
                 let skipped = self.mutant == Mutant::ForwardOwnOnly && op.header.dot.actor != own;
                 if skipped || !running.feed.offer(&op.header) {
                     continue;
@@ -297,7 +318,13 @@ impl World<'_> {
         for (session, subscription, bytes) in batches {
             self.transmit(node, session, subscription, Payload::Batch(bytes));
         }
-        Ok(())
+        let Some(process) = self.nodes[node].process.as_mut().filter(|_| !short.is_empty()) else {
+            return Ok(());
+        };
+        for (peer, session, subscription) in short {
+            process.replica.handle_feed_past_log(MonoMs(self.now), peer, session, subscription);
+        }
+        self.drain(node)
     }
 
     /// `node` ends its side; the other side notices after what was sent before has arrived.
