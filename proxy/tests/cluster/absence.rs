@@ -301,11 +301,7 @@ fn j1_what_a_lost_donor_alone_had_is_not_waited_for_for_ever() {
     cluster.kill9(0);
     let told = "beginning with nothing, under a new incarnation";
     wait_for("c to begin anew", PATIENCE, || cluster.said(2).contains(told).then_some(()));
-    wait_for("c to serve", PATIENCE, || {
-        let page = http::get(cluster.admin_address(2), "/metrics").ok()?.1;
-        let loading = http::series(&page, "meridian_loading");
-        loading.iter().any(|(_, loading)| *loading == 0.0).then_some(())
-    });
+    cluster.await_ready_of(2);
     await_key(&cluster, 2, "b:99");
     // Nothing is left of what was taken over from a.
     wait_for("b and c to be the same", PATIENCE, || {

@@ -17,10 +17,11 @@ impl<B: AsRef<[u8]>> Replica<B> {
         if !self.believes(peer, &hello.applied) || !self.believes(peer, &hello.held) {
             return;
         }
-        match self.holders.entry(peer).or_default().present(hello.origin, hello.boot) {
+        match self.holders.entry(peer).or_default().present(now, hello.origin, hello.boot) {
             Holder::Fine => {}
             Holder::Restarted => self.forget_held_soon(now),
             Holder::FirstIsBack => self.effects.push_back(Effect::Notice(Notice::SecondHolder { peer })),
+            Holder::Echo => return self.close(peer, CloseReason::Replaced),
             Holder::Second => {
                 self.effects.push_back(Effect::Notice(Notice::SecondHolder { peer }));
                 self.close(peer, CloseReason::SecondHolder);

@@ -162,6 +162,8 @@ impl Link {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Holders {
     current: Option<(Origin, u64)>,
+    /// Since when.
+    since: MonoMs,
     former: Vec<(Origin, u64)>,
     refused: BTreeSet<u64>,
     pub(super) confirmed: bool,
@@ -173,6 +175,8 @@ pub(super) enum Holder {
     Fine,
     /// A new process of the peer.
     Restarted,
+    /// What a former process sent before it ended, late: the one that took its place goes on.
+    Echo,
     /// This process is a second holder of an identity, and is refused.
     Second,
     /// The first holder came back: the one that took its place is refused from now on.
@@ -183,17 +187,24 @@ impl Holders {
     /// How many former processes are remembered.
     const FORMER_MAX: usize = 8;
 
+    /// So long after a process took another's place what the former had sent may still be under way.
+    const ECHO_MS: u64 = 5_000;
+
     /// A restart ends the former process, so a former process that comes back shows that two run
-    /// at once.
-    pub(super) fn present(&mut self, origin: Origin, boot: u64) -> Holder {
+    /// at once; but not at once, for its last words may have been overtaken. Whoever lives comes again.
+    pub(super) fn present(&mut self, now: MonoMs, origin: Origin, boot: u64) -> Holder {
         let holder = (origin, boot);
         if self.refused.contains(&boot) {
             return Holder::Second;
         }
-        let Some(current) = self.current.replace(holder) else { return Holder::Fine };
-        if current == holder {
+        if self.current == Some(holder) {
             return Holder::Fine;
         }
+        if self.current.is_some() && self.former.contains(&holder) && now.since(self.since) < Self::ECHO_MS {
+            return Holder::Echo;
+        }
+        self.since = now;
+        let Some(current) = self.current.replace(holder) else { return Holder::Fine };
         if let Some(at) = self.former.iter().position(|former| *former == holder) {
             self.former.remove(at);
             if current.0 == origin {

@@ -219,12 +219,20 @@ fn r3_the_second_of_two_processes_with_one_identity_is_refused() {
     assert_eq!(closed(&drain(&mut eu)), Some(CloseReason::OwnIdentity));
     greet(&mut eu, "us", 2, hello("us", 100));
     greet(&mut eu, "us", 3, hello("us", 200));
+    // It may be its last words, late.
     let effects = greet(&mut eu, "us", 4, hello("us", 100));
+    assert!(!effects.contains(&Effect::Notice(Notice::SecondHolder { peer: id("us") })));
+    assert_eq!(closed(&effects), Some(CloseReason::Replaced));
+    assert_eq!(closed(&greet(&mut eu, "us", 5, hello("us", 200))), None, "whoever took its place goes on");
+    let later = NOW.after(5_000);
+    eu.handle_connected(later, id("us"), 6);
+    eu.handle_control(later, WALL, id("us"), 6, Control::Hello(Box::new(hello("us", 100))));
+    let effects = drain(&mut eu);
     assert!(effects.contains(&Effect::Notice(Notice::SecondHolder { peer: id("us") })));
-    let effects = greet(&mut eu, "us", 5, hello("us", 200));
+    let effects = greet(&mut eu, "us", 7, hello("us", 200));
     assert!(effects.contains(&Effect::CloseLink {
         peer: id("us"),
-        session: 5,
+        session: 7,
         reason: CloseReason::SecondHolder
     }));
 }
