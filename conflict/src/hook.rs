@@ -14,7 +14,7 @@
 //! are merged field by field, unless the hook says that it merges whole hashes
 //! ([`MergeHook::merge_hash`]).
 //!
-//! The [court](court) tries a hook before it is used; [`fingerprint`] is what regions compare while
+//! The [court] tries a hook before it is used; [`fingerprint`] is what regions compare while
 //! it is.
 
 pub mod abi;

@@ -93,7 +93,7 @@ pub const COMMANDS: &[Command] = &[
 /// `MERIDIAN.DIGEST`: the digest of everything that shows, as hex.
 ///
 /// # Errors
-/// [`CommandError::Store`].
+/// [`CommandError::Store`](super::CommandError::Store).
 pub async fn digest(region: &Region, now: WallMs, reply: &mut Reply<'_>) -> Outcome {
     let mut sum = 0u128;
     for database in 0..DATABASES as u8 {

@@ -2,7 +2,7 @@
 //! differs though the same ops were applied. Lag is never taken for that; the rule is
 //! [`meridian_conflict::repair::verdict`].
 //!
-//! One task per region asks ([`run`]): what neighbours say has diverged, then keys that were committed
+//! One task per region asks (`run`): what neighbours say has diverged, then keys that were committed
 //! lately, then all others bit by bit. Neighbours are answered by [`answer`]. What one comparison does is
 //! in [`compare`] and [`mend`]. Both sides mend their own keys only; who finds a divergence tells the other to look.
 //!
