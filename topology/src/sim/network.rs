@@ -10,10 +10,10 @@ pub(super) enum Payload {
     Connected,
     Control(Vec<u8>),
     Batch(Vec<u8>),
-    /// A takeover is asked for.
-    SeedRequest(Vec<u8>),
-    /// What a donor sends.
-    SeedRows(Vec<u8>),
+    /// A takeover is asked for, with the number that tells its stream from earlier ones of the connection.
+    SeedRequest(u64, Vec<u8>),
+    /// What a donor sends, under the number of the request.
+    SeedRows(u64, Vec<u8>),
     /// The donor's log is not needed any more.
     SeedDone,
 }

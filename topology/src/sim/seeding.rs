@@ -54,6 +54,8 @@ pub(super) struct Takeover {
     pub(super) stage: Option<Stage>,
     /// A stream that was asked for, and what comes on it.
     pub(super) stream: Option<u64>,
+    /// Its number: what an earlier one left under way is of no use.
+    pub(super) number: u64,
     pub(super) merging: Option<Merging>,
     /// Where the donor that keeps its log for us is told that it need not.
     pub(super) lease: Option<u64>,
@@ -121,6 +123,8 @@ impl Merging {
 /// What goes to one receiver.
 #[derive(Clone, Debug)]
 pub(super) struct Donation {
+    /// The number of the request.
+    pub(super) number: u64,
     /// The log is kept from here.
     pub(super) pin: usize,
     /// Empty when the receiver goes on with the one it has.

@@ -16,13 +16,14 @@ impl World<'_> {
         node: usize,
         asker: usize,
         session: u64,
+        number: u64,
         request: &[u8],
     ) -> Result<(), String> {
         let request = Request::decode(request).map_err(|e| e.to_string())?;
-        match self.begin_donation(node, self.ids[asker], &request) {
+        match self.begin_donation(node, self.ids[asker], number, &request) {
             Err(reason) => {
                 let refusal = stream(&[Record::Refused { reason }])?;
-                self.transmit(node, session, SEED_STREAM, Payload::SeedRows(refusal));
+                self.transmit(node, session, SEED_STREAM, Payload::SeedRows(number, refusal));
             }
             Ok(donation) => {
                 self.note(|| format!("{node} gives to {asker}"));
@@ -39,6 +40,7 @@ impl World<'_> {
         &self,
         node: usize,
         asker: RegionId,
+        number: u64,
         request: &Request,
     ) -> Result<Donation, SeedRefusal> {
         let this = &self.nodes[node];
@@ -51,6 +53,7 @@ impl World<'_> {
         }
         let donation = match &request.resume {
             None => Donation {
+                number,
                 pin: this.disk.log.len(),
                 position: process.sequencer.position().encode(),
                 from: Cursor::default(),
@@ -65,7 +68,7 @@ impl World<'_> {
                 let pin =
                     (this.disk.start..=this.disk.log.len()).rev().find(|at| has(&this.disk.vector_at(*at)));
                 let pin = pin.ok_or(SeedRefusal::StartOver)?;
-                Donation { pin, position: Vec::new(), from: *from, begun: false, ended: false }
+                Donation { number, pin, position: Vec::new(), from: *from, begun: false, ended: false }
             }
         };
         Ok(donation)
@@ -83,6 +86,7 @@ impl World<'_> {
         let Some(donation) = process.takeover.donations.get_mut(&session).filter(|d| !d.ended) else {
             return Ok(());
         };
+        let number = donation.number;
         let bytes = if !donation.begun {
             // No row may be older than the position, and that must be durable.
             if this.disk.store.at < donation.pin || this.disk.durable < donation.pin {
@@ -107,7 +111,7 @@ impl World<'_> {
             records.extend(donation.ended.then_some(Record::End));
             stream(&records)?
         };
-        self.transmit(node, session, SEED_STREAM, Payload::SeedRows(bytes));
+        self.transmit(node, session, SEED_STREAM, Payload::SeedRows(number, bytes));
         self.after(5, 120, Event::Donate { node, generation, session });
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::*;
 use crate::replica::{Hold, PeerStatus, Phase};
 use crate::seed::{Cursor, Record, Request, SeedRefusal};
 use crate::sequence::Position;
-use crate::sim::seeding::{DATABASES, Merging, Stage, assembler, hash};
+use crate::sim::seeding::{DATABASES, Merging, Stage, Takeover, assembler, hash};
 use crate::takeover::may_begin_anew;
 use meridian_conflict::object::Object;
 use meridian_conflict::op::Facet;
@@ -105,11 +105,13 @@ impl World<'_> {
             process.takeover.started = now;
         }
         process.takeover.stream = Some(session);
+        process.takeover.number += 1;
+        let number = process.takeover.number;
         process.takeover.merging = None;
         self.happens("takeover gone on with", gone_on);
         self.note(|| format!("{node} takes over the state of {donor:?}"));
         let request = Request { resume }.encode();
-        self.transmit(node, session, SEED_STREAM, Payload::SeedRequest(request));
+        self.transmit(node, session, SEED_STREAM, Payload::SeedRequest(number, request));
     }
 
     /// The stream broke off, or the donor gave nothing: tried again.
@@ -143,7 +145,13 @@ impl World<'_> {
         self.at(self.now, Event::Ended { node, connection: session });
     }
 
-    pub(super) fn take_rows(&mut self, node: usize, session: u64, bytes: &[u8]) -> Result<(), String> {
+    pub(super) fn take_rows(
+        &mut self,
+        node: usize,
+        session: u64,
+        number: u64,
+        bytes: &[u8],
+    ) -> Result<(), String> {
         let mut assembler = assembler();
         // However it was cut on the way.
         let (first, rest) = bytes.split_at(self.network.index(bytes.len()));
@@ -151,7 +159,9 @@ impl World<'_> {
             assembler.push(part);
             while let Some(record) = assembler.next_record().map_err(|e| e.to_string())? {
                 let process = self.nodes[node].process.as_ref();
-                if process.is_none_or(|process| process.takeover.stream != Some(session)) {
+                let of_this =
+                    |takeover: &Takeover| takeover.stream == Some(session) && takeover.number == number;
+                if process.is_none_or(|process| !of_this(&process.takeover)) {
                     return Ok(());
                 }
                 if let Err(why) = self.take_record(node, session, record)? {

@@ -202,8 +202,8 @@ impl World<'_> {
                     process.replica.handle_batch(now, wall, peer, number, stream.1, ops);
                 }
             }
-            Payload::SeedRequest(bytes) => self.asked(to, from, number, &bytes)?,
-            Payload::SeedRows(bytes) => self.take_rows(to, number, &bytes)?,
+            Payload::SeedRequest(asked, bytes) => self.asked(to, from, number, asked, &bytes)?,
+            Payload::SeedRows(asked, bytes) => self.take_rows(to, number, asked, &bytes)?,
             Payload::SeedDone => self.donated(to, number),
         }
         self.drain(to)
