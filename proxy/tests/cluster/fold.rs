@@ -7,7 +7,7 @@ use meridian_conflict::clock::{Origin, RegionId, Seen};
 use meridian_conflict::digest::digest;
 use meridian_conflict::object::{Applying, Object};
 use meridian_conflict::op::{Effect, ElementBaseline, changes};
-use meridian_conflict::outcome::{Conflict, Outcome};
+use meridian_conflict::outcome::{Conflict, Outcome, conflict_id};
 use meridian_proxy::oplog;
 use meridian_proxy::sequencer::read_record;
 use meridian_topology::sequence::{Position, Sequencer};
@@ -35,9 +35,17 @@ impl Folded {
     }
 
     fn apply(&mut self, body: &[u8], how: Applying<'_>) {
+        // What an op meets at one place counts once, however often it writes there.
+        let mut met = BTreeMap::new();
         for change in changes(body) {
             let change = change.unwrap();
-            let mut outcome = Outcome::default();
+            let mut note = |key: &[u8], outcome: Outcome| {
+                for conflict in outcome.conflicts {
+                    let (rival, arrived) = (&conflict.rival.dot, &conflict.arrived.dot);
+                    let id = conflict_id(rival, arrived, change.database, key, &conflict.element);
+                    met.insert(id, conflict);
+                }
+            };
             for effect in change.effects() {
                 match effect.unwrap() {
                     Effect::Flush { baselines } => {
@@ -50,17 +58,21 @@ impl Folded {
                                 .filter(|b| b.key == key)
                                 .map(|b| b.element.clone())
                                 .collect();
+                            let mut outcome = Outcome::default();
                             object.apply_flush(&of_key, how, &mut outcome);
+                            note(key, outcome);
                         }
                     }
                     effect => {
                         let object = self.objects.entry((change.database, change.key.to_vec())).or_default();
+                        let mut outcome = Outcome::default();
                         object.apply(&effect, how, &mut outcome);
+                        note(change.key, outcome);
                     }
                 }
             }
-            outcome.conflicts.iter().for_each(|conflict| self.count(conflict));
         }
+        met.values().for_each(|conflict| self.count(conflict));
     }
 
     fn count(&mut self, conflict: &Conflict) {
