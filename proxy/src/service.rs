@@ -175,6 +175,7 @@ async fn open_ports(region: &Arc<Region>, identity: Option<Identity>) -> anyhow:
     let listen = region.settings().listen;
     let resp = bind("listen.resp", listen.resp).await?;
     let admin = bind("listen.admin", listen.admin).await?;
+    tokio::spawn(crate::homes::upkeep::keep(Arc::clone(region)));
     let cert_not_after = identity.as_ref().map(|identity| identity.not_after);
     let links = start_links(region, identity.as_ref())?;
     let addresses = Addresses { resp: resp.local_addr()?, link: links.address, admin: admin.local_addr()? };
