@@ -211,8 +211,13 @@ impl Homes {
     /// When it cannot be stored; nothing changed.
     fn change<T>(&self, region: &Region, work: impl FnOnce(&mut Book) -> T) -> std::io::Result<T> {
         let mut book = self.book.lock();
+        let before = book.terms();
         let done = book.change(work)?;
         self.publish(region, &book);
+        if book.terms() != before {
+            // Whoever is home by this asks for its lease; and others hear of it.
+            self.hurry.notify_one();
+        }
         Ok(done)
     }
 

@@ -291,6 +291,9 @@ fn what_concerns_homes_keeps_its_form() {
     assert_eq!(homes::decode_seats(&encoded).unwrap(), seats);
     lines.push(("kept", encoded));
     assert!(Head::decode(&[homes::HOME_TAG, 2]).unwrap_err().to_string().contains("version 2"));
-    assert!(!Ask::is_one(&lines[0].1) && Request::decode(&lines[0].1).is_err(), "told apart from other questions");
+    assert!(
+        !Ask::is_one(&lines[0].1) && Request::decode(&lines[0].1).is_err(),
+        "told apart from other questions"
+    );
     check("homes-v1.txt", &lines);
 }

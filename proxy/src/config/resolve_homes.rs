@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn a_home_rule_has_its_defaults() {
-        let rules = parse("[[homes]]\nkeys = \"user:eu:*\"\nregion = \"eu\"\nelsewhere = \"forward\"\n").unwrap();
+        let rules =
+            parse("[[homes]]\nkeys = \"user:eu:*\"\nregion = \"eu\"\nelsewhere = \"forward\"\n").unwrap();
         assert_eq!(rules.len(), 1);
         assert_eq!((rules[0].keys.as_str(), rules[0].region.as_str()), ("user:eu:*", "eu"));
         assert_eq!(rules[0].elsewhere, Elsewhere::Forward);

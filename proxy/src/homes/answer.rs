@@ -100,27 +100,22 @@ async fn claims_of(
     let homes = region.homes();
     homes.compare(asker, digest);
     let answered = change(region, move |_, book| {
-        let before: Vec<_> = book.seats().map(|(_, seat)| seat.term()).collect();
         book.adopt(&told);
         let judge = |claim: &Claim| match book.seat_mut(&claim.told.keys) {
             Some((seat, _)) => seat.claim(now(), &claim.told.appointment, claim.lease_ms),
             None => Verdict::Unknown,
         };
         let verdicts: Vec<Verdict> = claims.iter().map(judge).collect();
-        let is_news = book.seats().map(|(_, seat)| seat.term()).ne(before);
         // What the asker does not know, or has said itself.
         let said: Vec<&Told> = told.iter().chain(claims.iter().map(|claim| &claim.told)).collect();
         let is_known =
             |keys: &[u8], term| said.iter().any(|told| told.keys == keys && told.appointment.term >= term);
         let told = book.told(|keys, appointment| !is_known(keys, appointment.term));
-        (verdicts, told, is_news)
+        (verdicts, told)
     });
-    let Some((verdicts, told, is_news)) = answered.await else {
+    let Some((verdicts, told)) = answered.await else {
         return Answer::Refused(Refusal::Busy);
     };
-    if is_news {
-        homes.hurry.notify_one();
-    }
     Answer::Claims { digest: homes.digest(), verdicts, told }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use meridian_conflict::clock::RegionId;
 use meridian_topology::home::message::{KeptSeat, Told, decode_seats, encode_seats};
-use meridian_topology::home::{Appointment, Seat};
+use meridian_topology::home::{Appointment, Seat, Term};
 use meridian_topology::time::MonoMs;
 
 use super::millis;
@@ -110,6 +110,11 @@ impl Book {
     /// All seats with their patterns.
     pub(super) fn seats(&self) -> impl Iterator<Item = (&[u8], &Seat)> {
         self.seats.iter().map(|(keys, (seat, _))| (&**keys, seat))
+    }
+
+    /// The present term of each seat.
+    pub(super) fn terms(&self) -> Vec<Term> {
+        self.seats().map(|(_, seat)| seat.term()).collect()
     }
 
     /// Whether some seat has to hear the others before it takes part.

@@ -60,7 +60,6 @@ pub async fn move_to(region: &Arc<Region>, keys: Vec<u8>, heir: RegionId) -> Res
     let term = appointment.term;
     let told = appointment.clone();
     change(region, move |_, book| book.seat_mut(&keys).is_some_and(|(seat, _)| seat.adopt(&told))).await;
-    homes.hurry.notify_one();
     Ok(term)
 }
 
@@ -113,7 +112,6 @@ async fn try_hand_over(region: &Arc<Region>, keys: Vec<u8>, heir: RegionId) -> R
     if handed.is_none() {
         change(region, move |_, book| book.seat_mut(&keys).map(|(seat, _)| seat.go_on())).await;
     }
-    region.homes().hurry.notify_one();
     handed.ok_or_else(|| "HOME it could not be noted durably: nothing has changed".into())
 }
 
@@ -222,7 +220,6 @@ pub async fn take(region: &Arc<Region>, keys: Vec<u8>, force: bool) -> Result<Te
         false => win(region, &keys, deadline).await?,
     };
     tracing::warn!(keys = %super::rule::shown(&keys), term = term.number, force, "this region has become a home");
-    homes.hurry.notify_one();
     // The lease of who was home may still run where this region was bound to it.
     let deadline = Instant::now() + lasts + rule.timeout;
     loop {

@@ -89,7 +89,8 @@ fn every_write_of_a_key_is_judged_by_its_home() {
 
 #[test]
 fn the_first_rule_that_matches_decides_and_a_home_without_lease_refuses() {
-    let rules = rule("a:open:*", "us", "accept") + &rule("a:*", "us", "refuse") + &rule("b:*", "eu", "forward");
+    let rules =
+        rule("a:open:*", "us", "accept") + &rule("a:*", "us", "refuse") + &rule("b:*", "eu", "forward");
     let place = Place::new(&rules);
     place.attempt(&["SET", "a:open:1", "x"]).unwrap();
     let said = |words: &[&str]| place.attempt(words).unwrap_err().to_string();

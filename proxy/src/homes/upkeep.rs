@@ -141,9 +141,9 @@ async fn hear(
 ) {
     let Answer::Claims { digest, verdicts, told } = answer else { return };
     region.homes().compare(member, digest);
-    let is_news = change(region, move |region, book| {
+    change(region, move |region, book| {
         let members = members(region);
-        let mut is_news = book.adopt(&told);
+        book.adopt(&told);
         for ((keys, term), verdict) in terms.into_iter().zip(verdicts) {
             let Some((seat, lease_ms)) = book.seat_mut(&keys) else { continue };
             match verdict {
@@ -151,14 +151,13 @@ async fn hear(
                     seat.confirmed_by(member, term, asked);
                     seat.settle(&members, lease_ms);
                 }
-                Verdict::Outdone(appointment) => is_news |= seat.adopt(&appointment),
+                Verdict::Outdone(appointment) => {
+                    seat.adopt(&appointment);
+                }
                 Verdict::Promised(_) | Verdict::Bound { .. } | Verdict::Learning | Verdict::Unknown => {}
             }
         }
         book.heard(member);
-        is_news
-    });
-    if is_news.await.unwrap_or(false) {
-        region.homes().hurry.notify_one();
-    }
+    })
+    .await;
 }

@@ -57,7 +57,11 @@ fn a_home_moves_under_load_and_nothing_is_granted_twice() {
         let threads: Vec<_> = (0..6).map(|n| scope.spawn(move || count(cluster, n % 3, stop))).collect();
         // Asked for at the home, and elsewhere.
         for (at, to) in [(0, "b"), (0, "c"), (2, "a"), (1, "b")] {
-            cluster.client(at).ok(&["MERIDIAN.HOME", "MOVE", "h:*", to]);
+            let mut client = cluster.client(at);
+            wait_for("the home to act, and to move", PATIENCE, || {
+                let moved = client.call(&["MERIDIAN.HOME", "MOVE", "h:*", to]);
+                (!moved.is_error()).then_some(())
+            });
             await_home(cluster, to);
             until(Instant::now() + Duration::from_millis(300));
         }
