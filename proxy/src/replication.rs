@@ -4,7 +4,7 @@
 //! One task, the [`hub`], owns the state machine of `meridian-topology` and applies ops, in order.
 //! [`dials`] keeps the connections that routes need; each connection has its tasks ([`peer`]) for
 //! control messages and incoming streams; each subscription a neighbour has with us is a task that
-//! tails the log ([`outgoing`]).
+//! tails the log ([`outgoing`]). What hooks were asked elsewhere is asked here, too, by [`hooks`].
 //!
 //! Everything on a connection is in the protocol that the hellos have settled ([`Protocol`](meridian_topology::frame::Protocol)).
 //!
@@ -17,6 +17,7 @@
 pub mod apply;
 mod dials;
 pub mod entropy;
+mod hooks;
 mod hub;
 mod outgoing;
 mod peer;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use meridian_conflict::clock::RegionId;
 use meridian_topology::graph::RegionName;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::cert::Identity;
@@ -53,6 +55,7 @@ pub struct Replication {
     endpoint: Arc<Endpoint>,
     hub: JoinHandle<()>,
     entropy: JoinHandle<()>,
+    hooks: JoinHandle<()>,
 }
 
 impl Replication {
@@ -77,8 +80,11 @@ impl Replication {
         let endpoint = Arc::new(endpoint);
         let address = endpoint.local_address().unwrap_or(settings.listen.link);
         let entropy = tokio::spawn(entropy::run(Arc::clone(&region)));
-        let hub = tokio::spawn(hub::run(Arc::clone(&region), Arc::clone(&endpoint), allowed, states));
-        Ok(Self { address, endpoint, hub, entropy })
+        let (questions, heard) = mpsc::channel(hooks::QUESTIONS_MAX);
+        let hooks = tokio::spawn(hooks::run(Arc::clone(&region), heard));
+        let hub =
+            tokio::spawn(hub::run(Arc::clone(&region), Arc::clone(&endpoint), allowed, states, questions));
+        Ok(Self { address, endpoint, hub, entropy, hooks })
     }
 
     /// Tells the peers and closes. Call once the region drains.
@@ -86,6 +92,7 @@ impl Replication {
         let _ = self.hub.await;
         // Whatever it is at can break off anywhere.
         self.entropy.abort();
+        self.hooks.abort();
         self.endpoint.close(crate::link::close::CloseReason::ShuttingDown).await;
     }
 }

@@ -118,7 +118,9 @@ tables! {
     /// `[log]`
     LogFile { sync: String, retention: String, retention_max: String, }
     /// `[[conflicts]]`
-    ConflictFile { keys: String, policy: String, hook: String, }
+    ConflictFile { keys: String, policy: String, hook: String, shadow: ShadowFile, }
+    /// `shadow` of `[[conflicts]]`
+    ShadowFile { policy: String, hook: String, }
     /// `[inbox]`
     InboxFile { max: String, retention: String, records_per_second: u32, burst: u32, }
     /// `[clock]`

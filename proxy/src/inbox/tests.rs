@@ -38,7 +38,8 @@ fn conflict(key: &str, at: u64, lost: &str) -> PlacedConflict {
         rival,
         arrived,
     };
-    let evidence = Some(Box::new(Evidence { rivals, loser: 0, shown: wrote("won") }));
+    let evidence =
+        Some(Box::new(Evidence { rivals, loser: 0, shown: wrote("won"), asking: Default::default() }));
     let policy = meridian_conflict::policy::Policy::Crdt;
     PlacedConflict { database: 0, key: key.as_bytes().into(), conflict, policy, evidence }
 }
@@ -375,7 +376,10 @@ async fn a_storm_is_counted_and_sampled() {
 async fn a_store_that_hangs_costs_records_and_neither_time_nor_room() {
     let metrics = Arc::new(Metrics::new().unwrap());
     let store = Arc::new(crate::store::MemoryStore::new());
-    let (inbox, thread) = Inbox::open(store, &settings::Inbox::default(), Arc::clone(&metrics)).unwrap();
+    let keyspace =
+        Arc::new(crate::keyspace::Keyspace::new(Arc::clone(&store) as Arc<dyn crate::store::Store>, true));
+    let (inbox, thread) =
+        Inbox::open(store, keyspace, &settings::Inbox::default(), Arc::clone(&metrics)).unwrap();
     let origin = record::tests::stamp("eu", 1).dot.actor;
     let mut noted = 0;
     for (count, lost) in [(20_000, "lost".to_owned()), (1_000, "x".repeat(VALUE_MAX))] {
@@ -494,7 +498,9 @@ async fn a_follower_that_records_passed_by_is_cut_off() {
     let store = Arc::new(crate::store::MemoryStore::new());
     let settings = settings::Inbox { max: 1 << 20, ..settings::Inbox::default() };
     let metrics = Arc::new(Metrics::new().unwrap());
-    let (inbox, thread) = Inbox::open(store, &settings, metrics).unwrap();
+    let keyspace =
+        Arc::new(crate::keyspace::Keyspace::new(Arc::clone(&store) as Arc<dyn crate::store::Store>, true));
+    let (inbox, thread) = Inbox::open(store, keyspace, &settings, metrics).unwrap();
     let records =
         |ids: std::ops::Range<u128>| -> Vec<_> { ids.map(|id| record::tests::record(id, "k")).collect() };
     let mut follower = inbox.follow(None).unwrap();

@@ -172,7 +172,7 @@ impl<'k> Locked<'k> {
         let object = self.object(key)?;
         match &self.policies {
             None => Some(object),
-            Some(policies) => Some(policies.shown(key.key, object)),
+            Some(policies) => Some(policies.shown(key.database, key.key, object)),
         }
     }
 
