@@ -18,6 +18,7 @@ mod fold;
 mod harness;
 mod healing;
 mod history;
+mod hooks;
 mod idle;
 mod inbox;
 mod intruders;
