@@ -125,6 +125,10 @@ pub struct Metrics {
     pub config_mismatch: IntGaugeVec,
     /// `cert_expiry_seconds`.
     pub cert_expiry: Gauge,
+    /// `link_connections_total{peer}`.
+    pub link_connections: IntCounterVec,
+    /// `cert_renewals_total{outcome}`.
+    pub cert_renewals: IntCounterVec,
     /// `link_refusals_total{reason}`.
     pub link_refusals: IntCounterVec,
     /// `client_errors_total{reason}`: connections that were closed on them.
@@ -310,6 +314,16 @@ impl Metrics {
                 &["peer", "what"],
             )?,
             cert_expiry: build.float_gauge("cert_expiry_seconds", "Until this region's certificate ends.")?,
+            link_connections: build.counters(
+                "link_connections_total",
+                "Connections with a peer that came to stand, those that replaced another among them.",
+                &["peer"],
+            )?,
+            cert_renewals: build.counters(
+                "cert_renewals_total",
+                "Changes of the files of [tls]: renewed, or refused because they cannot be used.",
+                &["outcome"],
+            )?,
             link_refusals: build.counters(
                 "link_refusals_total",
                 "Connections refused because of who the other side is or what it speaks, by either side.",

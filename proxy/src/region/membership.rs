@@ -105,11 +105,13 @@ impl Region {
     }
 
     /// Reads the configuration anew and puts members, their addresses and roles, the topology and the
-    /// policies in force, all or nothing. Returns whether anything changed. Reads files.
+    /// policies in force, all or nothing. Returns whether anything changed. Reads files. The certificate is looked at
+    /// soon after.
     ///
     /// # Errors
     /// [`ReloadError`].
     pub fn reload(&self) -> Result<bool, ReloadError> {
+        self.certificate().look.notify_one();
         let path = self.config_file.get().ok_or(ReloadError::NoFile)?;
         self.change(&Settings::load_with(path, FileChecks::Require)?)
     }

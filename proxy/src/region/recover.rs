@@ -220,6 +220,7 @@ impl Region {
             clients: Arc::default(),
             progress: Notify::new(),
             entropy: Default::default(),
+            certificate: Default::default(),
             policies,
             parked,
             elsewhere: Mutex::default(),

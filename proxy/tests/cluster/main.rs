@@ -29,6 +29,7 @@ mod pauses;
 mod policies;
 mod process;
 mod reaping;
+mod rotation;
 mod storm;
 mod tokens;
 mod values;
