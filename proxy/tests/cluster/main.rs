@@ -13,6 +13,7 @@ mod convergence;
 mod crashes;
 mod disk;
 mod entropy;
+mod examples;
 mod failures;
 mod fold;
 mod harness;
