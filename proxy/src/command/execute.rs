@@ -224,14 +224,17 @@ fn try_run(
 /// Has hooks merge what the commands are about to look at, so that nobody waits for a hook who waits for a
 /// key's lock. What is written meanwhile is merged under the lock after all.
 pub async fn merge_ahead(region: &Region, commands: &[(&Command, Args<'_>, u8)]) {
+    let Some(policies) = region.keyspace().policies().active() else { return };
     let keys = commands.iter().flat_map(|(command, args, database)| keys_of(command, *args, *database));
-    let keys: Vec<KeyRef<'_>> = keys.flatten().collect();
+    let keys: Vec<KeyRef<'_>> = keys.flatten().filter(|key| policies.is_hooked(key.key)).collect();
+    if keys.is_empty() {
+        return;
+    }
     // Whatever is wrong with the keys or the store, the command says.
     let unmerged = region.keyspace().unmerged(&keys, region.log().durable_lsn().0).unwrap_or_default();
     if unmerged.is_empty() {
         return;
     }
-    let policies = region.keyspace().policies().current();
     let merging = tokio::task::spawn_blocking(move || {
         unmerged.into_iter().map(|unmerged| unmerged.merge(&policies)).collect::<Vec<_>>()
     });

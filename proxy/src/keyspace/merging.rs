@@ -63,10 +63,10 @@ impl Keyspace {
     pub fn keep_merged(&self, merged: Merged) {
         let key = KeyRef::new(merged.key.0, &merged.key.1);
         let locked = self.lock(&[key]);
-        if let Some(entry) = locked.entry(&key)
+        if let Some((entry, policies)) = locked.entry(&key).zip(locked.policies())
             && *entry.object() == merged.of
         {
-            entry.object().keep_merged(merged.by, merged.shown);
+            policies.keep(entry.object(), merged.by, merged.shown);
         }
     }
 }
