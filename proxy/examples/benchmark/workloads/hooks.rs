@@ -45,7 +45,7 @@ fn values(hook: &str) -> [String; 2] {
         [0, VALUE_BYTES / length / 2].map(|from| lines(from, line, length))
     };
     match hook {
-        "json-merge" => halves(|n| format!("\"name-{n:03}\":{{\"value\":{n:03}}}"), 26)
+        "json-merge" => halves(|n| format!("\"name-{n:03}\":{{\"value\":\"{n:03}\"}}"), 27)
             .map(|members| format!("{{{}}}", members.join(","))),
         hook if hook.ends_with("cart.wasm") => {
             halves(|n| format!("item-{n:03} {:02}\n", n % 100), 12).map(|lines| lines.concat())
