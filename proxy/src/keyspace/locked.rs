@@ -282,20 +282,28 @@ impl<'k> Locked<'k> {
     /// those that the commit under way has taken.
     pub(super) fn rowless_keys(&self, database: u8) -> Vec<Box<[u8]>> {
         let mut keys = Vec::new();
-        for (shard, table) in &self.guards {
+        for (shard, _) in &self.guards {
             let Some(state) = self.keyspace.shard_state(*shard) else { continue };
             let state = state.lock();
-            for hash in state.dirty.iter().chain(&state.leaving) {
-                let mut found: Vec<&Entry> = Vec::new();
-                while let Some((slot, _)) = table.get(*hash, |(slot, _)| {
-                    slot.0.hash() == *hash
-                        && slot.0.database() == database
-                        && !found.iter().any(|seen| seen.key() == slot.0.key())
-                }) {
-                    found.push(&slot.0);
-                }
-                keys.extend(found.into_iter().map(|entry| Box::from(entry.key())));
+            keys.extend(self.keys_of(database, state.dirty.iter().chain(&state.leaving).copied()));
+        }
+        keys
+    }
+
+    /// The keys of `database` in memory with one of these hashes, in the locked shards.
+    pub(super) fn keys_of(&self, database: u8, hashes: impl Iterator<Item = u64>) -> Vec<Box<[u8]>> {
+        let mut keys = Vec::new();
+        for hash in hashes {
+            let Some(table) = self.table(super::shard_of(hash)) else { continue };
+            let mut found: Vec<&Entry> = Vec::new();
+            while let Some((slot, _)) = table.get(hash, |(slot, _)| {
+                slot.0.hash() == hash
+                    && slot.0.database() == database
+                    && !found.iter().any(|seen| seen.key() == slot.0.key())
+            }) {
+                found.push(&slot.0);
             }
+            keys.extend(found.into_iter().map(|entry| Box::from(entry.key())));
         }
         keys
     }

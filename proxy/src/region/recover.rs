@@ -271,7 +271,12 @@ fn check_reach(opened: &Opened, from: Lsn, tail: Tail) -> anyhow::Result<()> {
         && oldest > from
         && !matches!(tail, Tail::New)
     {
-        bail!("the op log begins at {oldest}, behind the store's position {from}: ops are missing");
+        bail!(
+            "the op log begins at {oldest}, behind the store's position {from}: ops are missing, so the store in \
+             {STORE}/ was lost or is an older copy. Put back the one that belongs to this log. If there is none, move \
+             {LOG}/, {STORE}/ and identity.toml away: the region then takes over a neighbour's state, without what it \
+             had not sent to anybody"
+        );
     }
     Ok(())
 }
