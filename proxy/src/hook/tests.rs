@@ -101,10 +101,8 @@ fn the_cart_s_module_does_what_its_source_does() {
             .map(|(field, values)| FieldSiblings { field, siblings: siblings(values) })
             .collect();
         let merged = hook.merge_hash(&HashCall { key: b"k", fields: &call });
-        let expected = cart::merge_fields(&fields).map(|fields| {
-            let bytes = |text: String| text.into_bytes().into_boxed_slice();
-            fields.into_iter().map(|(name, value)| (bytes(name), bytes(value))).collect()
-        });
+        let expected = cart::merge_fields(&fields)
+            .map(|fields| fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect());
         assert_eq!(merged, expected.ok_or(Failure::Declined));
     });
 }

@@ -6,58 +6,98 @@
 //!   sum of them. Each item has the greatest of its quantities, and the total is what then is in the cart. Field by
 //!   field that could not be had: no total that any region has written is the merged cart's.
 //!
-//! What is not of that form is declined, and the newest value shows.
-
-use std::collections::BTreeMap;
+//! What is not of that form is declined, and the newest value shows. So it does where the carts are too long for the fuel
+//! of a call: that suffices for some four hundred lines of each.
 
 /// The field of a hash that is no item.
-const TOTAL: &str = "total";
+const TOTAL: &[u8] = b"total";
 
-/// Quantities by item.
-type Cart<'a> = BTreeMap<&'a str, u32>;
+/// Items with their quantities. A call has fuel for some hundred simple instructions a line, so this is a list that is
+/// sorted once and no tree, and numbers are read and written without Rust's formatting.
+type Cart<'a> = Vec<(&'a [u8], u32)>;
 
 /// A field of a hash with the values that are alive.
 type Field<'a> = (&'a [u8], Vec<&'a [u8]>);
+
+/// Fields of a merged hash with their values.
+type Fields<'a> = Vec<(&'a [u8], Vec<u8>)>;
 
 /// Merges carts that are strings; `None` when one of them is not a cart.
 pub fn merge_carts(siblings: &[&[u8]]) -> Option<Vec<u8>> {
     let mut cart = Cart::new();
     for sibling in siblings {
-        for line in std::str::from_utf8(sibling).ok()?.lines() {
-            let (item, quantity) = line.rsplit_once(' ')?;
-            put(&mut cart, item, quantity.parse().ok()?);
+        for line in sibling.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let space = line.iter().rposition(|byte| *byte == b' ')?;
+            cart.push((&line[..space], quantity(&line[space + 1..])?));
         }
     }
-    Some(cart.iter().map(|(item, quantity)| format!("{item} {quantity}\n")).collect::<String>().into_bytes())
-}
-
-/// Merges a cart that is a hash: its fields with their new values, by rising name. `None` when it is not a cart.
-pub fn merge_fields(fields: &[Field<'_>]) -> Option<BTreeMap<String, String>> {
-    let mut cart = Cart::new();
-    let mut has_total = false;
-    for (name, siblings) in fields {
-        let name = std::str::from_utf8(name).ok()?;
-        if name == TOTAL {
-            has_total = true;
-            continue;
-        }
-        for sibling in siblings {
-            put(&mut cart, name, std::str::from_utf8(sibling).ok()?.parse().ok()?);
-        }
-    }
-    let mut merged: BTreeMap<String, String> =
-        cart.iter().map(|(item, quantity)| ((*item).to_owned(), quantity.to_string())).collect();
-    // A hook may not add fields.
-    if has_total {
-        let total: u64 = cart.values().map(|quantity| u64::from(*quantity)).sum();
-        merged.insert(TOTAL.to_owned(), total.to_string());
+    let mut merged = Vec::new();
+    for (item, quantity) in greatest(cart) {
+        merged.extend_from_slice(item);
+        merged.push(b' ');
+        put_number(quantity.into(), &mut merged);
+        merged.push(b'\n');
     }
     Some(merged)
 }
 
-fn put<'a>(cart: &mut Cart<'a>, item: &'a str, quantity: u32) {
-    let known = cart.entry(item).or_default();
-    *known = quantity.max(*known);
+/// Merges a cart that is a hash: its fields with their new values. `None` when it is not a cart.
+pub fn merge_fields<'a>(fields: &[Field<'a>]) -> Option<Fields<'a>> {
+    let mut cart = Cart::new();
+    for (item, siblings) in fields.iter().filter(|(name, _)| *name != TOTAL) {
+        for sibling in siblings {
+            cart.push((item, quantity(sibling)?));
+        }
+    }
+    let cart = greatest(cart);
+    let text = |number| {
+        let mut text = Vec::new();
+        put_number(number, &mut text);
+        text
+    };
+    let mut merged: Fields<'a> =
+        cart.iter().map(|(item, quantity)| (*item, text((*quantity).into()))).collect();
+    // A hook may not add fields.
+    if fields.iter().any(|(name, _)| *name == TOTAL) {
+        merged.push((TOTAL, text(cart.iter().map(|(_, quantity)| u64::from(*quantity)).sum())));
+    }
+    Some(merged)
+}
+
+/// Each item once, with its greatest quantity, by rising name.
+fn greatest(mut cart: Cart<'_>) -> Cart<'_> {
+    // Merged carts are sorted already: the stable sort makes use of that.
+    cart.sort_by(|one, other| one.0.cmp(other.0));
+    cart.dedup_by(|again, kept| {
+        let same = again.0 == kept.0;
+        if same {
+            kept.1 = kept.1.max(again.1);
+        }
+        same
+    });
+    cart
+}
+
+fn quantity(digits: &[u8]) -> Option<u32> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u32, |number, byte| match byte {
+        b'0'..=b'9' => number.checked_mul(10)?.checked_add((byte - b'0').into()),
+        _ => None,
+    })
+}
+
+fn put_number(mut number: u64, out: &mut Vec<u8>) {
+    let start = out.len();
+    loop {
+        out.push(b'0' + (number % 10) as u8);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out[start..].reverse();
 }
 
 /// The values of a call of `merge`, oldest first; `None` when it is not of ABI 1.
@@ -79,11 +119,13 @@ pub fn fields(mut call: &[u8]) -> Option<Vec<Field<'_>>> {
 }
 
 /// The answer of `merge_hash`.
-pub fn encode_fields(fields: &BTreeMap<String, String>) -> Vec<u8> {
+pub fn encode_fields(fields: &[(&[u8], Vec<u8>)]) -> Vec<u8> {
     let mut answer = (fields.len() as u32).to_le_bytes().to_vec();
-    for text in fields.iter().flat_map(|(name, value)| [name, value]) {
-        answer.extend((text.len() as u32).to_le_bytes());
-        answer.extend(text.as_bytes());
+    for (name, value) in fields {
+        for bytes in [*name, value] {
+            answer.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            answer.extend_from_slice(bytes);
+        }
     }
     answer
 }
@@ -174,7 +216,8 @@ mod tests {
         );
         assert_eq!(merged(&cart[1..2]).unwrap(), b"\x01\0\0\0\x03\0\0\0tea\x01\0\0\x003");
         assert_eq!(merged(&[(b"tea", vec![b"2", b"many"])]), None);
-        assert_eq!(merged(&[(b"\xff", vec![b"2"])]), None);
+        assert_eq!(merged(&[(b"tea", vec![b""])]), None);
+        assert_eq!(merged(&[(b"tea", vec![b"4294967296"])]), None);
     }
 
     fn put_bytes(bytes: &[u8], call: &mut Vec<u8>) {
