@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use meridian_conflict::hook::MergeHook;
-use meridian_conflict::object::Object;
+use meridian_conflict::object::{CopyBytes, Object};
 use meridian_conflict::policy::{HookId, Policy, PolicyTable};
 use meridian_conflict::reading;
 use parking_lot::RwLock;
@@ -34,6 +34,7 @@ pub struct Policies {
     is_active: AtomicBool,
     has_hooks: AtomicBool,
     current: RwLock<Arc<Active>>,
+    copies: CopyBytes,
 }
 
 /// A table in force with its hooks.
@@ -42,6 +43,7 @@ pub struct Active {
     table: PolicyTable,
     hooks: Hooks,
     has_hooks: bool,
+    copies: CopyBytes,
 }
 
 impl std::fmt::Debug for Active {
@@ -54,7 +56,7 @@ impl Policies {
     /// Puts a table in force.
     pub fn enforce(&self, table: PolicyTable, hooks: Hooks) {
         let is_active = !table.is_all_crdt();
-        let active = Active::new(table, hooks);
+        let active = Active::new(table, hooks, self.copies.clone());
         self.has_hooks.store(active.has_hooks, Ordering::Release);
         *self.current.write() = Arc::new(active);
         self.is_active.store(is_active, Ordering::Release);
@@ -70,6 +72,11 @@ impl Policies {
         self.has_hooks.load(Ordering::Acquire)
     }
 
+    /// Bytes of what objects keep of what hooks have made of their values.
+    pub fn copy_bytes(&self) -> usize {
+        self.copies.get()
+    }
+
     /// The table in force, whatever it says.
     pub fn current(&self) -> Arc<Active> {
         Arc::clone(&self.current.read())
@@ -77,10 +84,11 @@ impl Policies {
 }
 
 impl Active {
-    /// `table` with the hooks that this region has; of others' the greatest stamp shows.
-    pub fn new(table: PolicyTable, hooks: Hooks) -> Self {
+    /// `table` with the hooks that this region has; of others' the greatest stamp shows. What objects keep
+    /// of what hooks make is counted in `copies`.
+    pub fn new(table: PolicyTable, hooks: Hooks, copies: CopyBytes) -> Self {
         let has_hooks = table.rules().iter().any(|rule| matches!(rule.policy, Policy::Hook(_)));
-        Self { table, hooks, has_hooks }
+        Self { table, hooks, has_hooks, copies }
     }
 
     /// The table.
@@ -103,6 +111,11 @@ impl Active {
         *self.policy(key) == Policy::Lww
     }
 
+    /// Whether a hook says what `key` shows.
+    pub fn is_hooked(&self, key: &[u8]) -> bool {
+        matches!(self.policy(key), Policy::Hook(_))
+    }
+
     /// What a reader sees of `object`. Values that a hook has not merged since the object changed are
     /// merged here: see [`Active::unmerged`] for doing that where nobody waits.
     pub fn shown<'a>(&self, key: &[u8], object: &'a Object) -> &'a Object {
@@ -115,9 +128,14 @@ impl Active {
     fn merged<'a>(&self, id: &HookId, key: &[u8], object: &'a Object) -> &'a Object {
         let by = self.merger(id);
         if object.merged(&by).is_none() {
-            object.keep_merged(by, self.merge(id, key, object));
+            self.keep(object, by, self.merge(id, key, object));
         }
         object.merged(&by).unwrap_or(object)
+    }
+
+    /// Has `object` keep what `by` has made of its values until it changes.
+    pub fn keep(&self, object: &Object, by: [u8; 32], shown: Object) {
+        object.keep_merged(by, shown, &self.copies);
     }
 
     /// What the hook of this name makes of the values alive.

@@ -452,7 +452,7 @@ impl Session {
             return Ok(After::Continue);
         }
         if self.region.keyspace().policies().has_hooks() {
-            execute::merge_ahead(&self.region, &[(command, args, self.database)]).await;
+            execute::merge_ahead_of(&self.region, &mut self.scratch, command, args, self.database).await;
         }
         let mut reply = Reply::new(&mut self.output, self.protocol);
         let ran =

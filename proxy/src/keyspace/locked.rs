@@ -15,6 +15,7 @@ use meridian_conflict::reading;
 use smallvec::SmallVec;
 
 use super::entry::{ElementMarks, Entry, Slot};
+use super::merging::Merged;
 use super::placed::{PlacedConflict, placed};
 use super::{KeyRef, Keyspace, Table};
 use crate::oplog::Lsn;
@@ -30,6 +31,8 @@ pub struct Locked<'k> {
     touching: bool,
     /// One past the last change of what was looked at since.
     read: Cell<u64>,
+    /// See [`Locked::show_outgrown`].
+    pub(super) outgrown: Option<Merged>,
 }
 
 /// What memory knows of a key.
@@ -106,7 +109,8 @@ impl<'k> Locked<'k> {
     pub(super) fn acquire(keyspace: &'k Keyspace, shards: impl Iterator<Item = usize>) -> Self {
         let all = keyspace.map.shards();
         let guards = shards.filter_map(|shard| Some((shard, all.get(shard)?.write()))).collect();
-        Self { keyspace, policies: keyspace.policies().active(), guards, touching: false, read: Cell::new(0) }
+        let policies = keyspace.policies().active();
+        Self { keyspace, policies, guards, touching: false, read: Cell::new(0), outgrown: None }
     }
 
     /// The keyspace.
@@ -172,7 +176,10 @@ impl<'k> Locked<'k> {
         let object = self.object(key)?;
         match &self.policies {
             None => Some(object),
-            Some(policies) => Some(policies.shown(key.key, object)),
+            Some(policies) => Some(match self.outgrown(key, object) {
+                Some(outgrown) => outgrown,
+                None => policies.shown(key.key, object),
+            }),
         }
     }
 
