@@ -11,6 +11,7 @@
 //! | stream | direction | frames |
 //! |---|---|---|
 //! | control | both, opened by the dialling side | [`meridian_topology::frame::Control`] |
+//! | homes | both, opened by the asker | a head, a question, then the answer; see [`meridian_topology::home::message`] |
 //! | comparison | both, opened by the asker | a question, then answers; see [`entropy`] |
 //! | ops | unidirectional, from the one that is subscribed to | head: version `u8`, subscription `u64` LE; then packing `u8` and a batch |
 
@@ -44,7 +45,7 @@ use crate::service::LinkStates;
 const FRAME_ROOM: usize = 1 << 20;
 
 /// The largest frame that a region with these settings sends or takes.
-fn frame_limit(settings: &Settings) -> usize {
+pub(crate) fn frame_limit(settings: &Settings) -> usize {
     usize::try_from(settings.limits.max_op).unwrap_or(usize::MAX / 2).saturating_add(FRAME_ROOM)
 }
 

@@ -155,6 +155,7 @@ async fn open_ports(region: &Arc<Region>, identity: Option<Identity>) -> anyhow:
     let listen = region.settings().listen;
     let resp = bind("listen.resp", listen.resp).await?;
     let admin = bind("listen.admin", listen.admin).await?;
+    tokio::spawn(crate::homes::upkeep::keep(Arc::clone(region)));
     if let Some(identity) = &identity {
         region.certificate().set_end(identity.not_after);
     }

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use meridian_conflict::clock::RegionId;
 use meridian_topology::entropy::Ask;
 use meridian_topology::frame::{Control, PROTOCOLS, Protocol};
+use meridian_topology::home::message::Head;
 use parking_lot::Mutex;
 use prometheus::IntCounter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -20,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use super::hub::Event;
 use super::{entropy, renewal, seed};
 use crate::cert::Identity;
+use crate::homes;
 use crate::link::close::{CloseReason, Ended};
 use crate::link::compress::{Decompressor, Packing};
 use crate::link::endpoint::PeerConnection;
@@ -333,8 +335,8 @@ async fn accept_streams(
     }
 }
 
-/// Answers what the peer asks on streams of its own: our state, one time after the other, or how ours
-/// compares with its own.
+/// Answers what the peer asks on streams of its own: our state, one time after the other, how ours
+/// compares with its own, or what concerns homes.
 async fn accept_questions(connection: quinn::Connection, peer: RegionId, region: Arc<Region>) {
     let giving = Arc::new(Semaphore::new(1));
     while let Ok((send, receive)) = connection.accept_bi().await {
@@ -345,6 +347,16 @@ async fn accept_questions(connection: quinn::Connection, peer: RegionId, region:
             let Ok(Ok(Some(question))) = tokio::time::timeout(QUESTION_WITHIN, input.next()).await else {
                 return;
             };
+            if Head::is_one(&question) {
+                if let Err(error) = homes::answer::answer(&region, peer, &question, input, send).await {
+                    tracing::debug!(
+                        peer = format!("{:08x}", peer.0),
+                        error,
+                        "a question about homes broke off"
+                    );
+                }
+                return;
+            }
             if Ask::is_one(&question) {
                 if let Err(error) = entropy::answer::answer(&region, peer, question, send).await {
                     tracing::debug!(peer = format!("{:08x}", peer.0), %error, "a comparison broke off");

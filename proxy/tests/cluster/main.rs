@@ -19,6 +19,7 @@ mod fold;
 mod harness;
 mod healing;
 mod history;
+mod homes;
 mod hooks;
 mod idle;
 mod inbox;
