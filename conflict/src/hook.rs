@@ -148,6 +148,11 @@ pub trait MergeHook: Send + Sync {
     /// [`Failure`]; the greatest stamp's value shows.
     fn merge(&self, call: &Call<'_>) -> Result<Vec<u8>, Failure>;
 
+    /// Whether it merges values one by one.
+    fn merges_values(&self) -> bool {
+        true
+    }
+
     /// Whether hashes are to be handed over whole.
     fn merges_hashes(&self) -> bool {
         false

@@ -16,6 +16,7 @@ use crate::crdt::{Deadline, Expiry, Hash, Score, Set, SortedSet};
 use crate::op::{Effect, ElementBaseline, Facet};
 use crate::outcome::{Conflict, Kind, Observer, Rule, Winner};
 use crate::scalar::{Met, Scalar, Value};
+pub use several::CopyBytes;
 
 /// All facets as bits, for [`Effect::Clear`].
 pub const ALL_FACETS: u8 = 0b1111;
@@ -214,7 +215,7 @@ impl Object {
         }
     }
 
-    /// Bytes on the heap, kept as a running figure: constant time.
+    /// Bytes on the heap, kept as a running figure: constant time. Without [`Object::merged_bytes`].
     pub fn heap_bytes(&self) -> usize {
         let content = match &self.content {
             Content::Empty => 0,

@@ -31,7 +31,7 @@ use meridian_conflict::hook::fingerprint::Asker;
 use meridian_conflict::hook::quarantine::Quarantine;
 use meridian_conflict::hook::question::Subject;
 use meridian_conflict::hook::{Decided, Failure, MergeHook};
-use meridian_conflict::object::Object;
+use meridian_conflict::object::{CopyBytes, Object};
 use meridian_conflict::policy::{HookId, Policy, PolicyTable};
 use meridian_conflict::reading;
 use parking_lot::RwLock;
@@ -53,6 +53,7 @@ pub struct Policies {
     has_hooks: AtomicBool,
     current: RwLock<Arc<Active>>,
     witness: Arc<Witness>,
+    copies: CopyBytes,
 }
 
 /// A table in force with its hooks.
@@ -64,6 +65,7 @@ pub struct Active {
     quarantine: Arc<Quarantine>,
     shadows: Arc<Shadows>,
     witness: Arc<Witness>,
+    copies: CopyBytes,
 }
 
 impl std::fmt::Debug for Active {
@@ -84,7 +86,8 @@ impl Policies {
         let is_active = !table.is_all_crdt() || !shadows.is_empty();
         let has_hooks = table.rules().iter().any(|rule| matches!(rule.policy, Policy::Hook(_)));
         let witness = Arc::clone(&self.witness);
-        let active = Active { table, hooks, has_hooks, quarantine, shadows, witness };
+        let copies = self.copies.clone();
+        let active = Active { table, hooks, has_hooks, quarantine, shadows, witness, copies };
         self.has_hooks.store(has_hooks, Ordering::Release);
         *self.current.write() = Arc::new(active);
         self.is_active.store(is_active, Ordering::Release);
@@ -98,6 +101,11 @@ impl Policies {
     /// Whether some key has the policy `hook`.
     pub fn has_hooks(&self) -> bool {
         self.has_hooks.load(Ordering::Acquire)
+    }
+
+    /// Bytes of what objects keep of what hooks have made of their values.
+    pub fn copy_bytes(&self) -> usize {
+        self.copies.get()
     }
 
     /// The table in force, whatever it says.
@@ -180,6 +188,11 @@ impl Active {
         Asker { hook: id.identity, generation: self.quarantine.generation(&id.identity) }
     }
 
+    /// Whether a hook says what `key` shows.
+    pub fn is_hooked(&self, key: &[u8]) -> bool {
+        matches!(self.policy(key), Policy::Hook(_))
+    }
+
     /// What a reader sees of `object`. Values that a hook has not merged since the object changed are
     /// merged here: see [`Active::unmerged`] for doing that where nobody waits.
     pub fn shown<'a>(&self, database: u8, key: &[u8], object: &'a Object) -> &'a Object {
@@ -192,9 +205,14 @@ impl Active {
     fn merged<'a>(&self, id: &HookId, database: u8, key: &[u8], object: &'a Object) -> &'a Object {
         let by = self.merger(id);
         if object.merged(&by).is_none() {
-            object.keep_merged(by, self.merge(id, database, key, object));
+            self.keep(object, by, self.merge(id, database, key, object));
         }
         object.merged(&by).unwrap_or(object)
+    }
+
+    /// Has `object` keep what `by` has made of its values until it changes.
+    pub fn keep(&self, object: &Object, by: [u8; 32], shown: Object) {
+        object.keep_merged(by, shown, &self.copies);
     }
 
     /// What the hook makes of the values alive.

@@ -11,6 +11,7 @@
 //! | stream | direction | frames |
 //! |---|---|---|
 //! | control | both, opened by the dialling side | [`meridian_topology::frame::Control`] |
+//! | homes | both, opened by the asker | a head, a question, then the answer; see [`meridian_topology::home::message`] |
 //! | comparison | both, opened by the asker | a question, then answers; see [`entropy`] |
 //! | ops | unidirectional, from the one that is subscribed to | head: version `u8`, subscription `u64` LE; then packing `u8` and a batch |
 
@@ -21,6 +22,7 @@ mod hooks;
 mod hub;
 mod outgoing;
 mod peer;
+mod renewal;
 pub mod seed;
 
 use std::collections::BTreeMap;
@@ -29,7 +31,7 @@ use std::sync::Arc;
 
 use meridian_conflict::clock::RegionId;
 use meridian_topology::graph::RegionName;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::cert::Identity;
@@ -44,7 +46,7 @@ use crate::service::LinkStates;
 const FRAME_ROOM: usize = 1 << 20;
 
 /// The largest frame that a region with these settings sends or takes.
-fn frame_limit(settings: &Settings) -> usize {
+pub(crate) fn frame_limit(settings: &Settings) -> usize {
     usize::try_from(settings.limits.max_op).unwrap_or(usize::MAX / 2).saturating_add(FRAME_ROOM)
 }
 
@@ -56,6 +58,7 @@ pub struct Replication {
     hub: JoinHandle<()>,
     entropy: JoinHandle<()>,
     hooks: JoinHandle<()>,
+    renewal: JoinHandle<()>,
 }
 
 impl Replication {
@@ -63,7 +66,7 @@ impl Replication {
     ///
     /// # Errors
     /// [`LinkError`] when the endpoint cannot be opened.
-    pub fn start(region: Arc<Region>, identity: &Identity, states: LinkStates) -> Result<Self, LinkError> {
+    pub fn start(region: Arc<Region>, identity: Identity, states: LinkStates) -> Result<Self, LinkError> {
         let settings = region.settings();
         // Any member may feed any other when routes heal.
         let membership = region.membership();
@@ -72,9 +75,9 @@ impl Replication {
         let limits = TransportLimits::default();
         let address = settings.listen.link;
         let endpoint = match region.faults() {
-            None => Endpoint::bind(address, identity, allowed.clone(), limits)?,
+            None => Endpoint::bind(address, &identity, allowed.clone(), limits)?,
             Some(faults) => {
-                Endpoint::bind_disturbed(address, identity, allowed.clone(), limits, faults.clone())?
+                Endpoint::bind_disturbed(address, &identity, allowed.clone(), limits, faults.clone())?
             }
         };
         let endpoint = Arc::new(endpoint);
@@ -82,9 +85,13 @@ impl Replication {
         let entropy = tokio::spawn(entropy::run(Arc::clone(&region)));
         let (questions, heard) = mpsc::channel(hooks::QUESTIONS_MAX);
         let hooks = tokio::spawn(hooks::run(Arc::clone(&region), heard));
-        let hub =
-            tokio::spawn(hub::run(Arc::clone(&region), Arc::clone(&endpoint), allowed, states, questions));
-        Ok(Self { address, endpoint, hub, entropy, hooks })
+        let (in_force, identity) = watch::channel(Arc::new(identity));
+        let renewal = renewal::watch_files(Arc::clone(&region), Arc::clone(&endpoint), in_force);
+        let renewal = tokio::spawn(renewal);
+        let endpoint_of_hub = Arc::clone(&endpoint);
+        let hub = hub::run(Arc::clone(&region), endpoint_of_hub, allowed, identity, states, questions);
+        let hub = tokio::spawn(hub);
+        Ok(Self { address, endpoint, hub, entropy, hooks, renewal })
     }
 
     /// Tells the peers and closes. Call once the region drains.
@@ -93,6 +100,7 @@ impl Replication {
         // Whatever it is at can break off anywhere.
         self.entropy.abort();
         self.hooks.abort();
+        self.renewal.abort();
         self.endpoint.close(crate::link::close::CloseReason::ShuttingDown).await;
     }
 }

@@ -104,7 +104,8 @@ impl Keyspace {
                         drop(locked);
                         let merged = unmerged.merge(&policies);
                         let result = look(Some(merged.shown()));
-                        self.keep_merged(merged);
+                        // Where the key has changed since, this was what it showed.
+                        let _ = self.keep_merged(merged);
                         return Ok(result);
                     }
                     Found::Absent => return Ok(look(None)),

@@ -38,8 +38,9 @@ pub enum ModuleError {
 /// [`ModuleError`].
 pub fn load_module(path: &Path) -> Result<Sandbox, ModuleError> {
     let hook = Sandbox::load(path, Limits::default())?;
-    let verdict = court::try_any(&hook, &court::generated(TRIAL_SEED, TRIAL_CASES));
-    if verdict.is_deterministic() { Ok(hook) } else { Err(ModuleError::NotDeterministic) }
+    let verdicts = court::try_all(&hook, &court::generated(TRIAL_SEED, TRIAL_CASES));
+    let is_deterministic = verdicts.iter().all(|(_, verdict)| verdict.is_deterministic());
+    if is_deterministic { Ok(hook) } else { Err(ModuleError::NotDeterministic) }
 }
 
 /// The policies cannot be used. Nothing changed.

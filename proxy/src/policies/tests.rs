@@ -1,5 +1,7 @@
 //! Regions without links, cut apart and brought together: what they show and count under each policy.
 
+mod copies;
+
 use std::fmt::Write as _;
 
 use tempfile::TempDir;

@@ -25,6 +25,7 @@ use super::membership::Membership;
 use super::parked::Parked;
 use super::seeding::{Seeding, Stage};
 use crate::config::settings::{LogSync, Role, Settings};
+use crate::homes::Homes;
 use crate::inbox::Inbox;
 use crate::keyspace::Keyspace;
 use crate::link::faults::Faults;
@@ -157,6 +158,7 @@ impl Region {
         keyspace.policies().witness().settle(settings.region.as_str(), metrics.hook_failures.clone());
         let policies = Book::open(loaded, &directory, keyspace.policies(), Arc::clone(&metrics))
             .context("cannot read which hooks are in quarantine")?;
+        let homes = Homes::open(&settings, &directory).context("cannot read who is home")?;
         keyspace.restore_counts()?;
         let parked = Parked::default();
         let (mut ops, replayed) = replay(&opened, &keyspace, stored, &parked)?;
@@ -223,7 +225,9 @@ impl Region {
             clients: Arc::default(),
             progress: Notify::new(),
             entropy: Default::default(),
+            certificate: Default::default(),
             policies,
+            homes,
             parked,
             elsewhere: Mutex::default(),
         });
@@ -274,7 +278,12 @@ fn check_reach(opened: &Opened, from: Lsn, tail: Tail) -> anyhow::Result<()> {
         && oldest > from
         && !matches!(tail, Tail::New)
     {
-        bail!("the op log begins at {oldest}, behind the store's position {from}: ops are missing");
+        bail!(
+            "the op log begins at {oldest}, behind the store's position {from}: ops are missing, so the store in \
+             {STORE}/ was lost or is an older copy. Put back the one that belongs to this log. If there is none, move \
+             {LOG}/, {STORE}/ and identity.toml away: the region then takes over a neighbour's state, without what it \
+             had not sent to anybody"
+        );
     }
     Ok(())
 }
