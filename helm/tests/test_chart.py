@@ -59,6 +59,7 @@ REFUSALS = {
     "a sync that does not exist": ({"config": {"log": {"sync": "sometimes"}}}, "sync"),
     "a policy that does not exist": ({"config": {"conflicts": [{"keys": "*", "policy": "best"}]}}, "policy"),
     "a hook without a hook": ({"config": {"conflicts": [{"keys": "*", "policy": "hook"}]}}, "hook"),
+    "a home that does what nobody knows": ({"config": {"homes": [{"keys": "*", "region": "eu", "elsewhere": "ask"}]}}, "elsewhere"),
     "no clients at all": ({"config": {"limits": {"maxClients": 0}}}, "maxClients"),
     "a host name to listen on": ({"config": {"listen": {"resp": "localhost:6380"}}}, "resp"),
     "clients without a password": ({"auth": {"existingSecret": ""}}, "auth.existingSecret"),

@@ -23,7 +23,7 @@ EXPORTED = set((ROOT / "proxy/tests/golden/metric-names.txt").read_text().split(
 # have to return data.
 PROMISED = set()
 # What the load writes there is no JSON, so the hook is called and declines.
-HOOKS = '\n[[conflicts]]\nkeys = "hook:*"\npolicy = "hook"\nhook = "json-merge"\n'
+HOOKS = '\n[[conflicts]]\nkeys = "hook:*"\npolicy = "hook"\nhook = "json-merge"\n\n[[homes]]\nkeys = "home:*"\nregion = "eu"\nelsewhere = "forward"\n'
 VARIABLES = {"$cluster": ".*", "$region": ".*", "$__rate_interval": "20s"}
 
 
@@ -58,6 +58,7 @@ class Load:
                 for key in range(5):
                     batch.set(f"string:{key}", f"{region.name} {turn}")
                     batch.set(f"hook:{key}", f"{region.name} {turn}")
+                    batch.incr(f"home:{key}")
                     batch.hset(f"hash:{key}", "field", f"{region.name} {turn}")
                     batch.sadd(f"set:{key}", turn % 7)
                     batch.srem(f"set:{key}", (turn + 3) % 7)
@@ -115,7 +116,7 @@ class Queries(unittest.TestCase):
     def test_the_dashboard_shows_what_it_should(self):
         rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
         self.assertEqual(rows, ["Regions", "Links", "Lag by origin", "Conflicts", "Inbox and hooks", "Store and log", "Clocks",
-                                "Saturation", "Seeding and anti-entropy"])
+                                "Saturation", "Seeding and anti-entropy", "Home regions"])
         shown = set().union(*(metrics_of(query) for _, query in queries()))
         self.assertEqual(EXPORTED - shown, set(), "a metric that no panel shows")
         self.assertEqual(len({panel["id"] for panel in DASHBOARD["panels"]}), len(DASHBOARD["panels"]))

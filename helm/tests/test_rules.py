@@ -33,6 +33,10 @@ CASES = {
     "MeridianClockRejected": (
         {'meridian_clock_rejected_total{WHO,peer="us"}': "0x176 1x4"},
         {'meridian_clock_rejected_total{WHO,peer="us"}': "5x180"}, {"peer": "us"}),
+    "MeridianHomeWithoutLease": (
+        {'meridian_homes_without_lease{WHO}': "0x170 1x10"},
+        # A move.
+        {'meridian_homes_without_lease{WHO}': "0x170 1 0x9"}, {}),
     "MeridianLinkDown": (
         {'meridian_link_up{WHO,peer="us"}': "1x175 0x5", 'meridian_link_up{WHO,peer="ap"}': "1x180"},
         # A reconnect.

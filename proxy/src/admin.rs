@@ -24,7 +24,7 @@ mod verify;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -48,13 +48,12 @@ const GRACE: Duration = Duration::from_millis(500);
 pub struct View {
     region: Arc<Region>,
     links: LinkStates,
-    cert_not_after: Option<SystemTime>,
 }
 
 impl View {
-    /// A view of a region, its links and the end of its certificate.
-    pub fn new(region: Arc<Region>, links: LinkStates, cert_not_after: Option<SystemTime>) -> Self {
-        Self { region, links, cert_not_after }
+    /// A view of a region and its links.
+    pub fn new(region: Arc<Region>, links: LinkStates) -> Self {
+        Self { region, links }
     }
 
     /// Why the region should get no traffic now; empty if it should.

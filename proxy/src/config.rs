@@ -12,6 +12,7 @@ mod files;
 mod not_built;
 mod render;
 mod resolve;
+mod resolve_homes;
 mod resolve_regions;
 pub mod settings;
 pub mod units;

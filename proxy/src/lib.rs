@@ -8,6 +8,7 @@ pub mod cert;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod homes;
 pub mod hook;
 pub mod inbox;
 pub mod keyspace;

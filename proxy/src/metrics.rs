@@ -45,6 +45,22 @@ pub struct Metrics {
     pub conflict_records_dropped: IntCounter,
     /// `restored_total`.
     pub conflicts_restored: IntCounter,
+    /// `homes_forwarded_total{home,outcome}`.
+    pub homes_forwarded: IntCounterVec,
+    /// `homes_refused_total{home,reason}`.
+    pub homes_refused: IntCounterVec,
+    /// `homes_accepted_total{home}`.
+    pub homes_accepted: IntCounterVec,
+    /// `homes_relayed_total`.
+    pub homes_relayed: IntCounter,
+    /// `homes_forward_seconds`.
+    pub homes_forward_seconds: Histogram,
+    /// `homes_in_flight`.
+    pub homes_in_flight: IntGauge,
+    /// `homes_held`.
+    pub homes_held: IntGauge,
+    /// `homes_without_lease`.
+    pub homes_without_lease: IntGauge,
     /// `inbox_records`.
     pub inbox_records: IntGauge,
     /// `inbox_bytes`.
@@ -125,6 +141,10 @@ pub struct Metrics {
     pub config_mismatch: IntGaugeVec,
     /// `cert_expiry_seconds`.
     pub cert_expiry: Gauge,
+    /// `link_connections_total{peer}`.
+    pub link_connections: IntCounterVec,
+    /// `cert_renewals_total{outcome}`.
+    pub cert_renewals: IntCounterVec,
     /// `link_refusals_total{reason}`.
     pub link_refusals: IntCounterVec,
     /// `client_errors_total{reason}`: connections that were closed on them.
@@ -183,6 +203,34 @@ impl Metrics {
                 "Conflicts that were counted and not recorded, because there were too many.",
             )?,
             conflicts_restored: build.counter("restored_total", "Losers that were written back.")?,
+            homes_forwarded: build.counters(
+                "homes_forwarded_total",
+                "Writes sent to their homes, and what came of them.",
+                &["home", "outcome"],
+            )?,
+            homes_refused: build.counters(
+                "homes_refused_total",
+                "Writes refused because of the home of their keys.",
+                &["home", "reason"],
+            )?,
+            homes_accepted: build.counters(
+                "homes_accepted_total",
+                "Writes made away from the home of their keys, as the rule allows.",
+                &["home"],
+            )?,
+            homes_relayed: build
+                .counter("homes_relayed_total", "Questions passed on to regions without a link to the asker.")?,
+            homes_forward_seconds: build.histogram(
+                "homes_forward_seconds",
+                "From a client's write to the home's reply, applied here.",
+                exponential_buckets(1e-4, 2.0, 18)?,
+            )?,
+            homes_in_flight: build.gauge("homes_in_flight", "Writes on their way to their homes.")?,
+            homes_held: build.gauge("homes_held", "Rules of which this region is the home.")?,
+            homes_without_lease: build.gauge(
+                "homes_without_lease",
+                "Rules of which this region is the home and may not act: writes are refused everywhere.",
+            )?,
             inbox_records: build.gauge("inbox_records", "Conflicts in the inbox.")?,
             inbox_bytes: build.gauge("inbox_bytes", "Bytes of the conflicts in the inbox.")?,
             stale_ops: build.counter("stale_ops_total", "Ops that found nothing left to do.")?,
@@ -310,6 +358,16 @@ impl Metrics {
                 &["peer", "what"],
             )?,
             cert_expiry: build.float_gauge("cert_expiry_seconds", "Until this region's certificate ends.")?,
+            link_connections: build.counters(
+                "link_connections_total",
+                "Connections with a peer that came to stand, those that replaced another among them.",
+                &["peer"],
+            )?,
+            cert_renewals: build.counters(
+                "cert_renewals_total",
+                "Changes of the files of [tls]: renewed, or refused because they cannot be used.",
+                &["outcome"],
+            )?,
             link_refusals: build.counters(
                 "link_refusals_total",
                 "Connections refused because of who the other side is or what it speaks, by either side.",

@@ -41,7 +41,9 @@ use meridian_topology::time::{MonoMs, WallMs};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::cert;
 use crate::config::settings::{LogSync, Settings};
+use crate::homes::Homes;
 use crate::inbox::{Inbox, distinct};
 use crate::keyspace::Keyspace;
 use crate::keyspace::placed::PlacedConflict;
@@ -93,7 +95,9 @@ pub struct Region {
     follower: AtomicBool,
     config_file: OnceLock<PathBuf>,
     entropy: Entropy,
+    certificate: cert::Standing,
     policies: Book,
+    homes: Homes,
     parked: parked::Parked,
     /// What each other region is known to have applied durably.
     elsewhere: Mutex<BTreeMap<RegionId, VersionVector>>,
@@ -233,6 +237,11 @@ impl Region {
         &self.policies
     }
 
+    /// Which keys are written where.
+    pub fn homes(&self) -> &Homes {
+        &self.homes
+    }
+
     /// Ops that could not be applied.
     pub fn parked(&self) -> &parked::Parked {
         &self.parked
@@ -241,6 +250,11 @@ impl Region {
     /// Comparing with other regions.
     pub fn entropy(&self) -> &Entropy {
         &self.entropy
+    }
+
+    /// This region's certificate.
+    pub fn certificate(&self) -> &cert::Standing {
+        &self.certificate
     }
 
     /// How far taking over another region's state has come.
@@ -292,12 +306,14 @@ impl Region {
         self.follower.load(Ordering::Acquire)
     }
 
-    /// How many other regions are known to have durably applied the op; all of them where there is none.
+    /// How many regions but one are known to have durably applied the op; all of them where there is none. The one is the
+    /// region that wrote it; of an op that was written elsewhere, for a client here, this region counts like any other.
     pub fn regions_with(&self, dot: Option<&Dot>) -> usize {
-        match dot {
-            Some(dot) => self.elsewhere.lock().values().filter(|vector| covers(vector, dot)).count(),
-            None => self.membership().regions.len().saturating_sub(1),
-        }
+        let Some(dot) = dot else { return self.membership().regions.len().saturating_sub(1) };
+        let others = self.elsewhere.lock().values().filter(|vector| covers(vector, dot)).count();
+        let is_own = dot.actor.region() == self.origin().region();
+        let is_here = is_own || covers(&self.log.durable().1.0, dot);
+        (others + usize::from(is_here)).saturating_sub(1)
     }
 
     /// What another region is known to have durably applied.

@@ -11,6 +11,7 @@
 //! | stream | direction | frames |
 //! |---|---|---|
 //! | control | both, opened by the dialling side | [`meridian_topology::frame::Control`] |
+//! | homes | both, opened by the asker | a head, a question, then the answer; see [`meridian_topology::home::message`] |
 //! | comparison | both, opened by the asker | a question, then answers; see [`entropy`] |
 //! | ops | unidirectional, from the one that is subscribed to | head: version `u8`, subscription `u64` LE; then packing `u8` and a batch |
 
@@ -20,6 +21,7 @@ pub mod entropy;
 mod hub;
 mod outgoing;
 mod peer;
+mod renewal;
 pub mod seed;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,7 @@ use std::sync::Arc;
 
 use meridian_conflict::clock::RegionId;
 use meridian_topology::graph::RegionName;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::cert::Identity;
@@ -42,7 +45,7 @@ use crate::service::LinkStates;
 const FRAME_ROOM: usize = 1 << 20;
 
 /// The largest frame that a region with these settings sends or takes.
-fn frame_limit(settings: &Settings) -> usize {
+pub(crate) fn frame_limit(settings: &Settings) -> usize {
     usize::try_from(settings.limits.max_op).unwrap_or(usize::MAX / 2).saturating_add(FRAME_ROOM)
 }
 
@@ -53,6 +56,7 @@ pub struct Replication {
     endpoint: Arc<Endpoint>,
     hub: JoinHandle<()>,
     entropy: JoinHandle<()>,
+    renewal: JoinHandle<()>,
 }
 
 impl Replication {
@@ -60,7 +64,7 @@ impl Replication {
     ///
     /// # Errors
     /// [`LinkError`] when the endpoint cannot be opened.
-    pub fn start(region: Arc<Region>, identity: &Identity, states: LinkStates) -> Result<Self, LinkError> {
+    pub fn start(region: Arc<Region>, identity: Identity, states: LinkStates) -> Result<Self, LinkError> {
         let settings = region.settings();
         // Any member may feed any other when routes heal.
         let membership = region.membership();
@@ -69,16 +73,20 @@ impl Replication {
         let limits = TransportLimits::default();
         let address = settings.listen.link;
         let endpoint = match region.faults() {
-            None => Endpoint::bind(address, identity, allowed.clone(), limits)?,
+            None => Endpoint::bind(address, &identity, allowed.clone(), limits)?,
             Some(faults) => {
-                Endpoint::bind_disturbed(address, identity, allowed.clone(), limits, faults.clone())?
+                Endpoint::bind_disturbed(address, &identity, allowed.clone(), limits, faults.clone())?
             }
         };
         let endpoint = Arc::new(endpoint);
         let address = endpoint.local_address().unwrap_or(settings.listen.link);
         let entropy = tokio::spawn(entropy::run(Arc::clone(&region)));
-        let hub = tokio::spawn(hub::run(Arc::clone(&region), Arc::clone(&endpoint), allowed, states));
-        Ok(Self { address, endpoint, hub, entropy })
+        let (in_force, identity) = watch::channel(Arc::new(identity));
+        let renewal = renewal::watch_files(Arc::clone(&region), Arc::clone(&endpoint), in_force);
+        let renewal = tokio::spawn(renewal);
+        let hub =
+            tokio::spawn(hub::run(Arc::clone(&region), Arc::clone(&endpoint), allowed, identity, states));
+        Ok(Self { address, endpoint, hub, entropy, renewal })
     }
 
     /// Tells the peers and closes. Call once the region drains.
@@ -86,6 +94,7 @@ impl Replication {
         let _ = self.hub.await;
         // Whatever it is at can break off anywhere.
         self.entropy.abort();
+        self.renewal.abort();
         self.endpoint.close(crate::link::close::CloseReason::ShuttingDown).await;
     }
 }

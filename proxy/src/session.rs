@@ -9,11 +9,13 @@
 //! |---|---|
 //! | [`clients`] | who is connected: `CLIENT LIST`, limits, `CLIENT KILL` |
 //! | [`control`] | commands about the connection itself |
+//! | `homed` | writes of keys that have a home |
 //! | [`transaction`] | `MULTI`, `EXEC`, `WATCH` |
 //! | `waiting` | `WAIT`, tokens |
 
 pub mod clients;
 mod control;
+mod homed;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
@@ -77,6 +79,8 @@ enum End {
     Io(std::io::Error),
     /// The log failed: what the replies show may not last, so they are not sent.
     Log,
+    /// This region lost the lease that the replies rest on before they could be sent.
+    Lease,
 }
 
 /// What is to be done after a command.
@@ -190,6 +194,7 @@ async fn serve(region: Arc<Region>, stream: TcpStream, address: SocketAddr, clie
             "io"
         }
         End::Log => "log",
+        End::Lease => "lease",
     };
     metrics.client_errors.with_label_values(&[reason]).inc();
 }
@@ -365,6 +370,9 @@ impl Session {
         if self.region.must_wait(wait_for) && self.region.wait_durable(wait_for).await.is_err() {
             return Err(End::Log);
         }
+        if !self.scratch.grants().is_empty() && !self.scratch.grants().take_valid() {
+            return Err(End::Lease);
+        }
         if !self.authenticated && self.output.len() > UNAUTHENTICATED_OUTPUT {
             return Err(End::Limit("unauthenticated"));
         }
@@ -453,6 +461,10 @@ impl Session {
         }
         if self.region.keyspace().policies().has_hooks() {
             execute::merge_ahead_of(&self.region, &mut self.scratch, command, args, self.database).await;
+        }
+        if command.flags.has(Flags::WRITE) && self.region.homes().is_active() {
+            self.homed(command, args, now).await?;
+            return Ok(After::Continue);
         }
         let mut reply = Reply::new(&mut self.output, self.protocol);
         let ran =

@@ -8,6 +8,7 @@ pub mod entropy;
 pub mod feed;
 pub mod frame;
 pub mod graph;
+pub mod home;
 pub mod plan;
 pub mod replica;
 pub mod route;

@@ -19,6 +19,8 @@ use meridian_topology::frame::batch::{BatchDecoder, BatchEncoder};
 use meridian_topology::frame::{
     Announced, Control, Echo, GoodbyeReason, Heartbeat, Hello, PROTOCOLS, Refusal, Row,
 };
+use meridian_topology::home::message::{self as homes, Claim, Head, KeptSeat, Line, Told};
+use meridian_topology::home::{Appointment, Ballot, Kept, Term, Verdict};
 use meridian_topology::seed::{Assembler, Cursor, Record, Request, SEED_VERSION, SeedRefusal, Seeded};
 use meridian_topology::sequence::{Position, Sequencer};
 use meridian_topology::time::{MonoMs, WallMs};
@@ -215,4 +217,83 @@ fn comparisons_keep_their_form() {
     assert!(Ask::decode(&[0xe5, 2]).unwrap_err().to_string().contains("version 2"));
     assert!(Request::decode(&lines[0].1).is_err(), "told apart from a takeover's request");
     check("entropy-v1.txt", &lines);
+}
+
+#[test]
+fn what_concerns_homes_keeps_its_form() {
+    let term = |number| Term { number, holder: RegionId(7) };
+    let appointment = Appointment { term: term(3), after: vector(), released: Some(term(2)) };
+    let told = || Told { keys: b"lock:*".to_vec(), appointment: appointment.clone() };
+    let words = ["SET", "lock:1", "x"].map(|word| ByteBuf::from(word.as_bytes().to_vec())).to_vec();
+    let path = vec![RegionId(1), RegionId(2)];
+    let head = Head { to: RegionId(7), path, within_ms: 5_000, bytes: 300 };
+    let asks = [
+        (
+            "run",
+            homes::Ask::Run {
+                lines: vec![Line { database: 2, words }],
+                transaction: true,
+                protocol: 3,
+                seen: vector(),
+            },
+        ),
+        (
+            "claims",
+            homes::Ask::Claims {
+                digest: 1,
+                claims: vec![Claim { told: told(), lease_ms: 9_000 }],
+                told: vec![told()],
+            },
+        ),
+        ("vote", homes::Ask::Vote { keys: b"lock:*".to_vec(), number: 4, dry: true }),
+        ("move", homes::Ask::Move { keys: b"lock:*".to_vec(), heir: RegionId(7) }),
+    ];
+    let verdicts = vec![
+        Verdict::Confirmed,
+        Verdict::Outdone(appointment.clone()),
+        Verdict::Promised(term(4)),
+        Verdict::Bound { for_ms: 300 },
+        Verdict::Learning,
+        Verdict::Unknown,
+    ];
+    let other = homes::Refusal::Other { reason: "home".into(), text: "HOME text".into() };
+    let answers = [
+        ("ran", homes::Answer::Ran { bytes: 5, wrote: Some(Dot::new(origin(1), 9)), shows: vector() }),
+        ("elsewhere", homes::Answer::Elsewhere(vec![told()])),
+        ("unreachable", homes::Answer::Refused(homes::Refusal::Unreachable)),
+        ("busy", homes::Answer::Refused(homes::Refusal::Busy)),
+        ("behind", homes::Answer::Refused(homes::Refusal::Behind)),
+        ("other", homes::Answer::Refused(other)),
+        ("uncertain", homes::Answer::Uncertain("text".into())),
+        ("claims_heard", homes::Answer::Claims { digest: 1, verdicts, told: vec![told()] }),
+        ("given", homes::Answer::Ballot(Ballot::Given { applied: vector() })),
+        ("outdone", homes::Answer::Ballot(Ballot::Outdone(appointment.clone()))),
+        ("promised", homes::Answer::Ballot(Ballot::Promised(term(4)))),
+        ("bound", homes::Answer::Ballot(Ballot::Bound { for_ms: 300 })),
+        ("learning", homes::Answer::Ballot(Ballot::Learning)),
+        ("unknown", homes::Answer::Ballot(Ballot::Unknown)),
+        ("moved", homes::Answer::Moved(appointment.clone())),
+    ];
+    let mut lines = vec![("head", head.encode())];
+    assert!(Head::is_one(&head.encode()) && Head::decode(&head.encode()).unwrap() == head);
+    for (what, ask) in asks {
+        assert_eq!(homes::Ask::decode(&ask.encode()).unwrap(), ask);
+        assert_eq!(homes::Ask::is_write(&ask.encode()), what == "run");
+        lines.push((what, ask.encode()));
+    }
+    for (what, answer) in answers {
+        assert_eq!(homes::Answer::decode(&answer.encode()).unwrap(), answer);
+        lines.push((what, answer.encode()));
+    }
+    let kept = Kept { appointment, promised: Some(term(4)), settled: true, fresh: false };
+    let seats = vec![KeptSeat { keys: b"lock:*".to_vec(), kept }];
+    let encoded = homes::encode_seats(&seats);
+    assert_eq!(homes::decode_seats(&encoded).unwrap(), seats);
+    lines.push(("kept", encoded));
+    assert!(Head::decode(&[homes::HOME_TAG, 2]).unwrap_err().to_string().contains("version 2"));
+    assert!(
+        !Ask::is_one(&lines[0].1) && Request::decode(&lines[0].1).is_err(),
+        "told apart from other questions"
+    );
+    check("homes-v1.txt", &lines);
 }

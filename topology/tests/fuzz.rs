@@ -5,6 +5,7 @@
 use meridian_topology::entropy::{Answer, Ask};
 use meridian_topology::frame::Control;
 use meridian_topology::frame::batch::{BatchDecoder, BatchEncoder};
+use meridian_topology::home::message;
 use meridian_topology::seed::{Assembler, Request, Seeded};
 use meridian_topology::sequence::Position;
 
@@ -15,6 +16,28 @@ fn control_decode() {
             let mut again = Vec::new();
             control.encode(&mut again);
             assert_eq!(Control::decode(&again).unwrap(), control);
+        }
+    });
+}
+
+#[test]
+fn homes_decode() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        for bytes in [bytes.to_vec(), [&[message::HOME_TAG, message::HOME_VERSION], bytes].concat()] {
+            if let Ok(head) = message::Head::decode(&bytes) {
+                assert_eq!(message::Head::decode(&head.encode()).unwrap(), head);
+            }
+            if let Ok(ask) = message::Ask::decode(&bytes) {
+                assert_eq!(message::Ask::decode(&ask.encode()).unwrap(), ask);
+            }
+            if let Ok(answer) = message::Answer::decode(&bytes) {
+                assert_eq!(message::Answer::decode(&answer.encode()).unwrap(), answer);
+            }
+        }
+        for bytes in [bytes.to_vec(), [&[message::SEATS_VERSION], bytes].concat()] {
+            if let Ok(seats) = message::decode_seats(&bytes) {
+                assert_eq!(message::decode_seats(&message::encode_seats(&seats)).unwrap(), seats);
+            }
         }
     });
 }

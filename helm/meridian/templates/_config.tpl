@@ -78,6 +78,7 @@
 {{- $config := include "meridian.config" . | fromJson }}
 {{- if .Values.reload.enabled }}
 {{- $_ := unset $config "regions" }}
+{{- $_ := unset $config "homes" }}
 {{- $_ := set $config "topology" (pick $config.topology "healAfter") }}
 {{- end }}
 {{- toJson $config | sha256sum }}

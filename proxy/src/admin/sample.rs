@@ -29,7 +29,7 @@ pub(super) fn take(view: &View) {
         let origin = names.origin(*dot.actor);
         metrics.applied_sequence.with_label_values(&[&origin]).set(gauge(dot.counter));
     }
-    if let Some(end) = view.cert_not_after {
+    if let Some(end) = view.region.certificate().end() {
         metrics.cert_expiry.set(seconds_until(end, SystemTime::now()));
     }
     links(view);

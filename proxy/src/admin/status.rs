@@ -393,7 +393,10 @@ fn warnings(view: &View) -> Vec<String> {
     if parked > 0 {
         warnings.push(format!("{parked} ops could not be applied and were set aside: see parked"));
     }
-    if let Some(end) = view.cert_not_after {
+    if let Some(trouble) = region.certificate().trouble() {
+        warnings.push(format!("the certificate files were changed and are not in force: {trouble}"));
+    }
+    if let Some(end) = region.certificate().end() {
         let left = seconds_until(end, SystemTime::now());
         if left <= 0.0 {
             warnings.push("tls.cert has ended: every peer refuses it".to_owned());

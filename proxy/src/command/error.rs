@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::homes::judge::HomeError;
 use crate::keyspace::walk::ApplyError;
 use crate::sequencer::PlaceError;
 use crate::store::StoreError;
@@ -55,6 +56,9 @@ pub enum CommandError {
     /// The op log takes nothing: disk full, or failed.
     #[error("MISCONF the op log cannot be written: {0}. Writes are refused until it can")]
     Log(String),
+    /// The keys have another home, or theirs may not act.
+    #[error(transparent)]
+    Home(#[from] HomeError),
     /// Any other text, code included.
     #[error("{0}")]
     Text(Cow<'static, str>),

@@ -12,6 +12,8 @@ use meridian_topology::time::WallMs;
 use smallvec::SmallVec;
 
 use super::{Command, CommandError, Context, Family, Keys};
+use crate::homes::judge::{HomeError, Involved, refused};
+use crate::homes::rule::Grants;
 use crate::keyspace::merging::Merged;
 use crate::keyspace::{KeyRef, Locked};
 use crate::oplog::LogHealth;
@@ -30,12 +32,18 @@ pub struct Scratch {
     random: u64,
     /// What a hook has made of the next command's key, which was written since.
     outgrown: Option<Box<Merged>>,
+    grants: Grants,
 }
 
 impl Scratch {
     /// Scratch space whose random picks start from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { body: BodyBuilder::default(), random: seed, outgrown: None }
+        Self { body: BodyBuilder::default(), random: seed, outgrown: None, grants: Grants::default() }
+    }
+
+    /// What the replies since the last look rest on.
+    pub fn grants(&mut self) -> &mut Grants {
+        &mut self.grants
     }
 }
 
@@ -126,7 +134,7 @@ pub fn run(
     reply: &mut Reply<'_>,
 ) -> Ran {
     let start = reply.written();
-    match try_run(region, scratch, command, args, database, now, reply) {
+    match attempt(region, scratch, command, args, database, now, reply) {
         Ok(ran) => ran,
         Err(error) => {
             reply.truncate(start);
@@ -153,7 +161,11 @@ pub fn check_loaded(region: &Region, command: &Command) -> Result<(), CommandErr
     Ok(())
 }
 
-fn try_run(
+/// Runs one command outside of a transaction. After an error part of a reply may have been written.
+///
+/// # Errors
+/// [`CommandError`]; nothing was done.
+pub fn attempt(
     region: &Region,
     scratch: &mut Scratch,
     command: &Command,
@@ -169,11 +181,15 @@ fn try_run(
         check_writable(region)?;
     }
     let keys = keys_of(command, args, database)?;
+    let mut homes = Involved::new(region.homes(), writes);
+    involve(&mut homes, command, &keys);
+    homes.check(region)?;
     let mut locked = match command.keys {
         Keys::All => region.keyspace().lock_all(),
         Keys::None => region.keyspace().lock(&[]),
         _ => region.keyspace().lock_loaded(&keys, region.log().durable_lsn().0)?,
     };
+    homes.grant(region, &mut scratch.grants)?;
     let peeks = command.flags.has(super::Flags::NO_TOUCH);
     if !peeks {
         locked.begin_reading();
@@ -229,6 +245,14 @@ fn try_run(
     drop(locked);
     region.log().wake();
     Ok(Ran { wait_for: place.lsn.0 + 1, wrote: Some(place) })
+}
+
+/// Notes which home rules a write is under.
+fn involve<'a>(homes: &mut Involved<'a>, command: &Command, keys: &[KeyRef<'a>]) {
+    keys.iter().for_each(|key| homes.key(key.key));
+    if matches!(command.keys, Keys::All) {
+        homes.everything();
+    }
 }
 
 /// Has hooks merge what the command is about to look at, so that nobody waits for a hook who waits for a key's
@@ -307,14 +331,21 @@ pub fn run_transaction(
         check_writable(region)?;
     }
     let mut keys: Vec<KeyRef<'_>> = watched.iter().map(|w| KeyRef::new(w.database, &w.key)).collect();
+    let mut homes = Involved::new(region.homes(), writes);
     for queued in queue {
-        keys.extend(keys_of(queued.command, queued.args.args(), queued.database)?);
+        let named = keys_of(queued.command, queued.args.args(), queued.database)?;
+        if queued.command.flags.has(super::Flags::WRITE) {
+            involve(&mut homes, queued.command, &named);
+        }
+        keys.extend(named);
     }
+    homes.check(region).map_err(|error| unwatched(region, error, watched))?;
     let mut locked = if queue.iter().any(|queued| matches!(queued.command.keys, Keys::All)) {
         region.keyspace().lock_all_loaded(&keys, region.log().durable_lsn().0)?
     } else {
         region.keyspace().lock_loaded(&keys, region.log().durable_lsn().0)?
     };
+    homes.grant(region, &mut scratch.grants).map_err(|error| unwatched(region, error, watched))?;
     let untouched = |w: &Watched| {
         let key = KeyRef::new(w.database, &w.key);
         let expired = locked.read(&key).is_some_and(|object| object.is_expired(now.0));
@@ -329,6 +360,16 @@ pub fn run_transaction(
         region.log().wake();
     }
     Ok(Some(ran))
+}
+
+/// What is watched is watched here: a transaction that depends on it cannot be sent away.
+fn unwatched(region: &Region, error: HomeError, watched: &[Watched]) -> HomeError {
+    match error {
+        HomeError::Forward(to) if !watched.is_empty() => refused(region, to.home, "watch", || {
+            format!("the home of {} is {}, and WATCH is of this region: nothing was done", to.key, to.name)
+        }),
+        error => error,
+    }
 }
 
 fn run_queue(

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`conflicts`] | `MERIDIAN.CONFLICTS`: the inbox as a reply |
 //! | [`explain`] | `MERIDIAN.EXPLAIN` |
+//! | `homes` | `MERIDIAN.HOMES` |
 //! | [`restore`] | `MERIDIAN.RESTORE` |
 //! | `siblings` | `MERIDIAN.SIBLINGS` |
 
 pub mod conflicts;
 pub mod explain;
+mod homes;
 pub mod restore;
 mod siblings;
 
@@ -76,6 +78,22 @@ pub const COMMANDS: &[Command] = &[
         name: "meridian.restore",
         arity: 2,
         flags: Flags::SESSION.and(Flags::WRITE).and(Flags::NO_MULTI),
+        keys: Keys::None,
+        family: Family::Meridian,
+        handler: vector,
+    },
+    Command {
+        name: "meridian.homes",
+        arity: 1,
+        flags: Flags::READONLY,
+        keys: Keys::None,
+        family: Family::Meridian,
+        handler: homes::homes,
+    },
+    Command {
+        name: "meridian.home",
+        arity: -3,
+        flags: Flags::SESSION.and(Flags::ADMIN).and(Flags::NO_MULTI),
         keys: Keys::None,
         family: Family::Meridian,
         handler: vector,

@@ -148,6 +148,12 @@ pub enum Problem {
         /// The name of this region.
         region: String,
     },
+    /// The home of keys is a region that takes no writes.
+    #[error("\"{region}\" is a follower: it cannot be the home of keys")]
+    FollowerHome {
+        /// The region.
+        region: String,
+    },
     /// Two regions could not be told apart in ops.
     #[error("\"{name}\" and \"{other}\" happen to have the same number inside of ops: rename one of them")]
     SameNumber {

@@ -89,6 +89,7 @@ tables! {
         store: StoreFile,
         log: LogFile,
         conflicts: Vec<Field<ConflictFile>>,
+        homes: Vec<Field<HomeFile>>,
         inbox: InboxFile,
         clock: ClockFile,
         limits: LimitsFile,
@@ -119,6 +120,8 @@ tables! {
     LogFile { sync: String, retention: String, retention_max: String, }
     /// `[[conflicts]]`
     ConflictFile { keys: String, policy: String, hook: String, }
+    /// `[[homes]]`
+    HomeFile { keys: String, region: String, elsewhere: String, lease: String, timeout: String, }
     /// `[inbox]`
     InboxFile { max: String, retention: String, records_per_second: u32, burst: u32, }
     /// `[clock]`

@@ -56,6 +56,7 @@ impl Settings {
                 Policy::Crdt | Policy::Lww | Policy::MultiValue => {}
             }
         }
+        self.write_homes(out)?;
         self.write_inbox(out)?;
         out.table("clock")?;
         out.pair("max_skew", quoted(format_duration(self.clock.max_skew)))?;
@@ -118,6 +119,18 @@ impl Settings {
         out.pair("sync", quoted(sync))?;
         out.pair("retention", quoted(format_duration(self.log.retention)))?;
         out.pair("retention_max", quoted(format_size(self.log.retention_max)))
+    }
+
+    fn write_homes(&self, out: &mut Writer<'_>) -> fmt::Result {
+        for rule in &self.homes {
+            out.array("homes")?;
+            out.pair("keys", quoted(&rule.keys))?;
+            out.pair("region", quoted(&rule.region))?;
+            out.pair("elsewhere", quoted(rule.elsewhere.name()))?;
+            out.pair("lease", quoted(format_duration(rule.lease)))?;
+            out.pair("timeout", quoted(format_duration(rule.timeout)))?;
+        }
+        Ok(())
     }
 
     fn write_inbox(&self, out: &mut Writer<'_>) -> fmt::Result {

@@ -19,7 +19,7 @@ use super::settings::{
     AntiEntropy, Auth, BuiltInKind, Clock, ConflictRule, Dev, Hook, Inbox, Limits, Listen, Log, LogSync,
     Policy, Seed, Settings, Store, StoreKind, Tls,
 };
-use super::{files, not_built, resolve_regions};
+use super::{files, not_built, resolve_homes, resolve_regions};
 use crate::policies::load::load_module;
 
 const KIB: u64 = 1 << 10;
@@ -32,8 +32,8 @@ const OVERHEAD: u64 = 64 * KIB;
 /// The highest database there is.
 const MAX_DATABASE: u16 = 15;
 
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// What values are resolved against, and where errors go.
@@ -74,6 +74,7 @@ impl Resolver<'_> {
         let tls = self.tls(file.tls, !single);
         let store = self.store(file.store);
         let conflicts = self.conflicts(file.conflicts);
+        let homes = resolve_homes::homes(self, file.homes, regions.as_deref(), topology.as_ref());
         let inbox = self.inbox(file.inbox);
         let clock = self.clock(file.clock);
         let limits = self.limits(file.limits);
@@ -94,6 +95,7 @@ impl Resolver<'_> {
             store,
             log,
             conflicts,
+            homes,
             inbox,
             clock,
             limits,

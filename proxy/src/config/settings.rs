@@ -35,6 +35,8 @@ pub struct Settings {
     pub log: Log,
     /// Which policy a key has: the first rule that matches, `crdt` where none does.
     pub conflicts: Vec<ConflictRule>,
+    /// Where keys are written: the first rule that matches, anywhere where none does.
+    pub homes: Vec<HomeRule>,
     /// Conflicts that are kept.
     pub inbox: Inbox,
     /// How far clocks may differ.
@@ -221,6 +223,43 @@ pub enum Hook {
     BuiltIn(BuiltInKind),
     /// A module.
     File(PathBuf),
+}
+
+/// One of `[[homes]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HomeRule {
+    /// The keys it is for, a pattern as of `KEYS`.
+    pub keys: String,
+    /// Their first home.
+    pub region: RegionName,
+    /// What becomes of a write in another region.
+    pub elsewhere: Elsewhere,
+    /// How long the home may grant writes without hearing from the others.
+    pub lease: Duration,
+    /// How long a write that is forwarded may take.
+    pub timeout: Duration,
+}
+
+/// What becomes of a write that is not made at its home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// It is sent there.
+    Forward,
+    /// It is refused.
+    Refuse,
+    /// It is made all the same, and counted.
+    Accept,
+}
+
+impl Elsewhere {
+    /// What the configuration says.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Refuse => "refuse",
+            Self::Accept => "accept",
+        }
+    }
 }
 
 /// `[inbox]`

@@ -14,8 +14,14 @@ pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// Bytes we keep for a peer until it acknowledges them.
 pub const SEND_WINDOW_BYTES: u64 = 8 << 20;
 
-/// Streams of each kind that a peer may have open.
+/// Streams that a peer may have open one way.
 pub const STREAMS_MAX: u32 = 16;
+
+/// Writes that a region may have on their way to their homes over one link.
+pub const FORWARDS_PER_LINK: u32 = 512;
+
+/// Streams for questions that a peer may have open: writes on their way, and the rest.
+pub const QUESTIONS_MAX: u32 = FORWARDS_PER_LINK + STREAMS_MAX;
 
 /// Connection attempts that wait for the acceptor.
 pub const INCOMING_MAX: usize = 64;
@@ -54,8 +60,10 @@ pub struct TransportLimits {
     pub stream_window_bytes: u32,
     /// Unacknowledged bytes per connection.
     pub send_window_bytes: u64,
-    /// Streams of each kind per connection.
+    /// Streams one way per connection.
     pub streams_max: u32,
+    /// Streams both ways per connection.
+    pub questions_max: u32,
     /// Connection attempts that wait for the acceptor.
     pub incoming_max: usize,
     /// Bytes kept for one waiting attempt, and for all of them together.
@@ -83,6 +91,7 @@ impl Default for TransportLimits {
             stream_window_bytes: STREAM_WINDOW_BYTES,
             send_window_bytes: SEND_WINDOW_BYTES,
             streams_max: STREAMS_MAX,
+            questions_max: QUESTIONS_MAX,
             incoming_max: INCOMING_MAX,
             incoming_buffer_bytes: INCOMING_BUFFER_BYTES,
             keep_alive: KEEP_ALIVE,
@@ -106,7 +115,7 @@ impl TransportLimits {
             .receive_window(VarInt::from_u32(self.connection_window_bytes))
             .stream_receive_window(VarInt::from_u32(self.stream_window_bytes))
             .send_window(self.send_window_bytes)
-            .max_concurrent_bidi_streams(VarInt::from_u32(self.streams_max))
+            .max_concurrent_bidi_streams(VarInt::from_u32(self.questions_max))
             .max_concurrent_uni_streams(VarInt::from_u32(self.streams_max))
             .datagram_receive_buffer_size(None)
             .keep_alive_interval(Some(self.keep_alive))

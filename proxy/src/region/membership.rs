@@ -1,5 +1,5 @@
 //! What may change while a region runs: who belongs to the cluster, where they are, how they are joined,
-//! and the policies. Everything else of the configuration holds until the next start.
+//! the policies and the homes. Everything else of the configuration holds until the next start.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,8 +14,9 @@ use crate::config::{ConfigErrors, FileChecks};
 use crate::policies::load::{LoadPoliciesError, load_versioned};
 
 /// Keys that a reload may change. A key ends where a `.` or `[` may follow.
-const CHANGEABLE: [&str; 7] = [
+const CHANGEABLE: [&str; 8] = [
     "conflicts",
+    "homes",
     "regions",
     "topology.shape",
     "topology.order",
@@ -42,6 +43,9 @@ pub enum ReloadError {
     /// The policies cannot be used.
     #[error(transparent)]
     Policies(#[from] LoadPoliciesError),
+    /// Who is home cannot be stored.
+    #[error("cannot store who is home: {0}")]
+    Homes(std::io::Error),
     /// The file is wrong.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
@@ -105,11 +109,13 @@ impl Region {
     }
 
     /// Reads the configuration anew and puts members, their addresses and roles, the topology and the
-    /// policies in force, all or nothing. Returns whether anything changed. Reads files.
+    /// policies in force, all or nothing. Returns whether anything changed. Reads files. The certificate is looked at
+    /// soon after.
     ///
     /// # Errors
     /// [`ReloadError`].
     pub fn reload(&self) -> Result<bool, ReloadError> {
+        self.certificate().look.notify_one();
         let path = self.config_file.get().ok_or(ReloadError::NoFile)?;
         self.change(&Settings::load_with(path, FileChecks::Require)?)
     }
@@ -124,9 +130,10 @@ impl Region {
             return Err(ReloadError::Fixed(fixed));
         }
         let policies_changed = self.change_policies(new)?;
+        let homes_changed = self.homes.change_rules(self, &new.homes).map_err(ReloadError::Homes)?;
         let membership = Membership::of(new);
         if *self.membership() == membership {
-            return Ok(policies_changed);
+            return Ok(policies_changed || homes_changed);
         }
         let follows = membership.role(&self.settings.region) == Role::Follower;
         self.follower.store(follows, Ordering::Release);

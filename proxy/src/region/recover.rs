@@ -25,6 +25,7 @@ use super::membership::Membership;
 use super::parked::Parked;
 use super::seeding::{Seeding, Stage};
 use crate::config::settings::{LogSync, Role, Settings};
+use crate::homes::Homes;
 use crate::inbox::Inbox;
 use crate::keyspace::Keyspace;
 use crate::link::faults::Faults;
@@ -155,6 +156,7 @@ impl Region {
         let keyspace = Arc::new(Keyspace::new(Arc::clone(&store), store.position()?.is_none()));
         let (table, hooks) = load_versioned(&settings.conflicts, &directory, &metrics)?;
         let policies = Book::new(table, hooks, keyspace.policies());
+        let homes = Homes::open(&settings, &directory).context("cannot read who is home")?;
         keyspace.restore_counts()?;
         let parked = Parked::default();
         let (mut ops, replayed) = replay(&opened, &keyspace, stored, &parked)?;
@@ -220,7 +222,9 @@ impl Region {
             clients: Arc::default(),
             progress: Notify::new(),
             entropy: Default::default(),
+            certificate: Default::default(),
             policies,
+            homes,
             parked,
             elsewhere: Mutex::default(),
         });

@@ -259,7 +259,7 @@ fn judged_at(region: &Region) -> u64 {
 }
 
 /// Waits until `vector` is applied here, for `within` at most.
-async fn is_applied(region: &Region, vector: &VersionVector, within: Duration) -> bool {
+pub(crate) async fn is_applied(region: &Region, vector: &VersionVector, within: Duration) -> bool {
     let deadline = tokio::time::Instant::now() + within;
     loop {
         // Listening before looking: what happens in between is not missed.

@@ -15,7 +15,7 @@ use meridian_conflict::clock::{Origin, RegionId, VersionVector};
 use meridian_conflict::op::Op;
 use meridian_topology::frame::{Control, GoodbyeReason, Protocol};
 use meridian_topology::replica::{self, Replica};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::apply::Applier;
@@ -24,6 +24,7 @@ use super::names;
 use super::peer::Wire;
 use super::seed::SeedError;
 use super::seed::receiver::TakenOver;
+use crate::cert::Identity;
 use crate::link::close::CloseReason;
 use crate::link::endpoint::{AllowedRegions, Endpoint};
 use crate::oplog::{LogHealth, Lsn};
@@ -116,12 +117,13 @@ pub(super) async fn run(
     region: Arc<Region>,
     endpoint: Arc<Endpoint>,
     allowed: AllowedRegions,
+    identity: watch::Receiver<Arc<Identity>>,
     states: LinkStates,
 ) {
     let (events, mut inbox) = mpsc::channel(EVENTS);
     let mut membership = region.membership.subscribe();
     let mut policies = region.policies().subscribe();
-    let dials = Dials::start(Arc::clone(&region), endpoint, allowed, events.clone());
+    let dials = Dials::start(Arc::clone(&region), endpoint, allowed, identity, events.clone());
     let mut hub = Hub::new(Arc::clone(&region), states, dials, events.clone());
     let reporting = tokio::spawn(report_durable(Arc::clone(&region), events.clone()));
     // Whoever is to dial us may have backed off while we were away.
@@ -295,6 +297,7 @@ impl Hub {
             Event::Connected { peer, wire, session } => {
                 self.last_session += 1;
                 let number = self.last_session;
+                self.region.metrics().link_connections.with_label_values(&[&self.name(peer)]).inc();
                 if session.send(number).is_ok() {
                     self.stop_feeds(peer);
                     self.replica.handle_connected(now, peer, number);

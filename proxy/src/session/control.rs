@@ -37,7 +37,7 @@ impl Session {
         self.client.tell(|told| told.command = command.name);
         match command.name {
             "multi" => self.multi(),
-            "exec" => self.exec(now).await,
+            "exec" => self.exec(now).await?,
             "discard" => self.discard(),
             "watch" => self.watch(args, now),
             "unwatch" => self.unwatch(),
@@ -51,6 +51,7 @@ impl Session {
             "meridian.token" => self.token(),
             "meridian.await" => self.await_token(args).await?,
             "meridian.restore" => self.restore(args, now),
+            "meridian.home" => self.home(args).await?,
             "quit" => {
                 self.reply().ok();
                 return Ok(After::Close);

@@ -1,8 +1,11 @@
 //! `MULTI`, `EXEC`, `DISCARD`, `WATCH`, `UNWATCH`.
 
+use std::time::Instant;
+
 use meridian_topology::time::WallMs;
 
-use super::Session;
+use super::homed::{self, Next};
+use super::{End, Session};
 use crate::command::execute::{self, Queued};
 use crate::command::{Command, Flags};
 use crate::resp::{Args, Reply};
@@ -73,32 +76,45 @@ impl Session {
         self.reply().ok();
     }
 
-    pub(super) async fn exec(&mut self, now: WallMs) {
+    pub(super) async fn exec(&mut self, now: WallMs) -> Result<(), End> {
         let Some(transaction) = self.transaction.take() else {
-            return self.reply().error("ERR EXEC without MULTI");
+            self.reply().error("ERR EXEC without MULTI");
+            return Ok(());
         };
         let watched = std::mem::take(&mut self.watched);
         if transaction.spoiled {
-            return self.reply().error("EXECABORT Transaction discarded because of previous errors.");
+            self.reply().error("EXECABORT Transaction discarded because of previous errors.");
+            return Ok(());
         }
-        let queue = &transaction.queue;
+        let (queue, since, mut now) = (&transaction.queue, Instant::now(), now);
         if self.region.keyspace().policies().has_hooks() {
             let commands: Vec<_> = queue.iter().map(|q| (q.command, q.args.args(), q.database)).collect();
             execute::merge_ahead(&self.region, &commands).await;
         }
-        let start = self.output.len();
-        let mut reply = Reply::new(&mut self.output, self.protocol);
-        let ran = execute::run_transaction(&self.region, &mut self.scratch, queue, &watched, now, &mut reply);
-        match ran {
-            Ok(Some(ran)) => {
-                self.database = transaction.database;
-                self.note(ran);
+        loop {
+            let start = self.output.len();
+            let mut reply = Reply::new(&mut self.output, self.protocol);
+            let scratch = &mut self.scratch;
+            let ran = execute::run_transaction(&self.region, scratch, queue, &watched, now, &mut reply);
+            match ran {
+                Ok(Some(ran)) => {
+                    self.database = transaction.database;
+                    self.note(ran);
+                }
+                Ok(None) => reply.null_array(),
+                Err(error) => {
+                    reply.truncate(start);
+                    match self.elsewhere(error, since, || homed::transaction(queue)).await? {
+                        Next::Again => {
+                            now = self.region.wall();
+                            continue;
+                        }
+                        Next::Answered => self.database = transaction.database,
+                        Next::Refused => {}
+                    }
+                }
             }
-            Ok(None) => reply.null_array(),
-            Err(error) => {
-                reply.truncate(start);
-                reply.error(&error.to_string());
-            }
+            return Ok(());
         }
     }
 

@@ -19,6 +19,7 @@ impl Hub {
         let all = self.replica.status();
         self.forget_links(&all);
         self.tell_whom_to_compare_with(&all);
+        self.tell_whom_to_ask(&all);
         for status in all {
             let name = self.name(status.peer);
             let label = [name.as_str()];
@@ -34,9 +35,7 @@ impl Hub {
                 .unacked_ops
                 .with_label_values(&label)
                 .set(i64::try_from(status.behind_ops).unwrap_or(i64::MAX));
-            for (what, differs) in
-                [("topology", status.topology_differs), ("policies", status.policies_differ)]
-            {
+            for (what, differs) in self.differences(&status) {
                 metrics.config_mismatch.with_label_values(&[&name, what]).set(i64::from(differs));
             }
             self.show(&name, &status, up, wall);
@@ -71,6 +70,18 @@ impl Hub {
             Some((status.peer, peer))
         });
         self.region.entropy().set_peers(peers.collect());
+    }
+
+    /// By whom writes get to their homes.
+    fn tell_whom_to_ask(&self, all: &[replica::PeerStatus]) {
+        let is_fit = |status: &&replica::PeerStatus| {
+            matches!(status.phase, Phase::Up | Phase::Held(_)) && !status.silent
+        };
+        let links = all.iter().filter(is_fit).filter_map(|status| {
+            let (_, wire) = self.wires.get(&status.peer)?;
+            Some((status.peer, wire.connection.clone()))
+        });
+        self.region.homes().set_links(links.collect());
     }
 
     /// Who is fenced or soon will be, and who keeps metadata and log from going.
@@ -148,6 +159,12 @@ impl Hub {
         });
     }
 
+    /// What of the configurations there is, and whether it differs from a peer's.
+    fn differences(&self, status: &replica::PeerStatus) -> [(&'static str, bool); 3] {
+        let homes = self.region.homes().differs(status.peer);
+        [("topology", status.topology_differs), ("policies", status.policies_differ), ("homes", homes)]
+    }
+
     fn show(&mut self, name: &str, status: &replica::PeerStatus, up: bool, wall: u64) {
         let bytes = &self.region.metrics().link_bytes;
         let total = |direction| {
@@ -175,7 +192,8 @@ impl Hub {
         state.received_bytes = total("received");
         state.last_error = self.troubles.get(&status.peer).cloned();
         state.protocol = status.protocol.map(|protocol| u32::from(protocol.number()));
-        state.mismatches = [("topology", status.topology_differs), ("policies", status.policies_differ)]
+        state.mismatches = self
+            .differences(status)
             .into_iter()
             .filter(|(_, differs)| *differs)
             .map(|(what, _)| what.to_owned())
