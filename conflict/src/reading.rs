@@ -127,7 +127,7 @@ mod tests {
     use crate::amount::Amount;
     use crate::clock::{Dot, Hlc, Origin, Seen, VersionVector};
     use crate::hook::builtin::{BuiltIn, Kind};
-    use crate::object::Applying;
+    use crate::object::{Applying, CopyBytes};
     use crate::op::Effect;
     use crate::outcome::Outcome;
 
@@ -204,17 +204,25 @@ mod tests {
         assert_eq!(told, [Decided::Hook]);
         assert_eq!(shown.string().unwrap().shown().unwrap(), &b"20"[..]);
         assert_eq!((shown.facet(), shown.is_plural()), (object.facet(), false));
-        object.keep_merged([1; 32], shown.clone());
+        let figure = CopyBytes::default();
+        object.keep_merged([1; 32], shown.clone(), &figure);
         assert_eq!(object.merged(&[1; 32]), Some(&shown));
+        let one = size_of::<Object>() + shown.heap_bytes();
+        assert_eq!([object.merged_bytes(), figure.get()], [one; 2]);
+        object.keep_merged([1; 32], shown.clone(), &figure);
+        assert_eq!(figure.get(), one, "the first stays");
+        let copy = object.clone();
+        assert_eq!(figure.get(), 2 * one);
+        drop(copy);
         object.forget_merged(&[1; 32]);
         assert_eq!((object.merged(&[1; 32]), object.merged(&[2; 32])), (Some(&shown), None));
         object.forget_merged(&[2; 32]);
-        assert_eq!(object.merged(&[1; 32]), None);
-        object.keep_merged([1; 32], shown);
+        assert_eq!((object.merged(&[1; 32]), figure.get()), (None, 0));
+        object.keep_merged([1; 32], shown, &figure);
         let stamp = Stamp { hlc: Hlc::from_ms(9), dot: Dot::new(Origin(9), 1) };
         let how = Applying { stamp, seen: Seen::All };
         object.apply(&field(b"f", b"y"), how, &mut Outcome::default());
-        assert_eq!(object.merged(&[1; 32]), None);
+        assert_eq!((object.merged(&[1; 32]), object.merged_bytes(), figure.get()), (None, 0, 0));
         object.apply(&assign(b"1"), how, &mut Outcome::default());
         assert!(!object.is_plural());
     }

@@ -14,6 +14,7 @@ mod identity;
 mod issue;
 #[cfg(test)]
 pub(crate) mod tests;
+mod watch;
 
 use std::io;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use identity::{Identity, load_identity};
 pub use issue::{CA_VALIDITY, IssuedFiles, REGION_VALIDITY, create_ca, create_region};
+pub use watch::{Look, Standing, Watch};
 
 /// The longest region name: one DNS label.
 pub const REGION_NAME_MAX_BYTES: usize = 63;
@@ -104,6 +106,20 @@ pub enum CertError {
         ca: PathBuf,
         /// What the verifier said.
         reason: String,
+    },
+    /// The certificate is another region's.
+    #[error("tls.cert: the certificate is for region \"{certificate}\", this region is \"{region}\"")]
+    OtherRegion {
+        /// Whom the certificate names.
+        certificate: String,
+        /// The configured region.
+        region: String,
+    },
+    /// The certificate has ended: it cannot replace one that is in force.
+    #[error("tls.cert: the certificate in {} has ended", cert.display())]
+    Ended {
+        /// The certificate's file.
+        cert: PathBuf,
     },
     /// The name given for a new region cannot be one.
     #[error("{0:?} is not a region name: lowercase letters, digits and hyphens, at most 63, not digits only")]

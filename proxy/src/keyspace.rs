@@ -231,9 +231,10 @@ impl Keyspace {
         }
     }
 
-    /// Bytes of the hot objects, as counted.
+    /// Bytes of the hot objects, as counted, and of what hooks have made of their values.
     pub fn memory_bytes(&self) -> u64 {
-        u64::try_from(self.bytes.load(Ordering::Relaxed)).unwrap_or(0)
+        let objects = u64::try_from(self.bytes.load(Ordering::Relaxed)).unwrap_or(0);
+        objects.saturating_add(self.policies.copy_bytes() as u64)
     }
 
     /// Objects whose rows in the store are behind.

@@ -41,6 +41,7 @@ use meridian_topology::time::{MonoMs, WallMs};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::cert;
 use crate::config::settings::{LogSync, Settings};
 use crate::homes::Homes;
 use crate::inbox::{Inbox, distinct};
@@ -94,6 +95,7 @@ pub struct Region {
     follower: AtomicBool,
     config_file: OnceLock<PathBuf>,
     entropy: Entropy,
+    certificate: cert::Standing,
     policies: Book,
     homes: Homes,
     parked: parked::Parked,
@@ -248,6 +250,11 @@ impl Region {
     /// Comparing with other regions.
     pub fn entropy(&self) -> &Entropy {
         &self.entropy
+    }
+
+    /// This region's certificate.
+    pub fn certificate(&self) -> &cert::Standing {
+        &self.certificate
     }
 
     /// How far taking over another region's state has come.

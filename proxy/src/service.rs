@@ -34,22 +34,6 @@ const SESSIONS_END: Duration = Duration::from_secs(4);
 /// How long links may take to tell the peers that this region goes.
 const LINKS_END: Duration = Duration::from_secs(2);
 
-/// The files of `[tls]` are not this region's identity. Nothing was started.
-#[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
-    /// The files cannot be used.
-    #[error(transparent)]
-    Files(#[from] CertError),
-    /// They are another region's.
-    #[error("tls.cert: the certificate is for region \"{certificate}\", this region is \"{region}\"")]
-    OtherRegion {
-        /// Whom the certificate names.
-        certificate: String,
-        /// The configured region.
-        region: String,
-    },
-}
-
 /// A port could not be opened. What had been started was stopped again.
 #[derive(Debug, thiserror::Error)]
 #[error("{key}: cannot listen on {address}: {source}; is another instance running?")]
@@ -97,7 +81,7 @@ impl Service {
     /// Starts everything.
     ///
     /// # Errors
-    /// [`IdentityError`] for configuration errors in the TLS files, [`BindError`] for a busy port, or
+    /// [`CertError`] for configuration errors in the TLS files, [`BindError`] for a busy port, or
     /// what is wrong with the data directory. Nothing is left running.
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let identity = own_identity(&settings)?;
@@ -157,14 +141,10 @@ impl Service {
 /// This region's identity, if it is configured to have one.
 ///
 /// # Errors
-/// [`IdentityError`]
-pub fn own_identity(settings: &Settings) -> Result<Option<Identity>, IdentityError> {
+/// [`CertError`]
+pub fn own_identity(settings: &Settings) -> Result<Option<Identity>, CertError> {
     let Some(tls) = &settings.tls else { return Ok(None) };
-    let identity = load_identity(&tls.ca, &tls.cert, &tls.key)?;
-    if identity.region != settings.region.as_str() {
-        let region = settings.region.to_string();
-        return Err(IdentityError::OtherRegion { certificate: identity.region, region });
-    }
+    let identity = load_identity(&tls.ca, &tls.cert, &tls.key)?.of_region(settings.region.as_str())?;
     if identity.not_after <= SystemTime::now() {
         tracing::error!("tls.cert: the certificate has ended; every peer refuses it until it is replaced");
     }
@@ -176,10 +156,12 @@ async fn open_ports(region: &Arc<Region>, identity: Option<Identity>) -> anyhow:
     let resp = bind("listen.resp", listen.resp).await?;
     let admin = bind("listen.admin", listen.admin).await?;
     tokio::spawn(crate::homes::upkeep::keep(Arc::clone(region)));
-    let cert_not_after = identity.as_ref().map(|identity| identity.not_after);
-    let links = start_links(region, identity.as_ref())?;
+    if let Some(identity) = &identity {
+        region.certificate().set_end(identity.not_after);
+    }
+    let links = start_links(region, identity)?;
     let addresses = Addresses { resp: resp.local_addr()?, link: links.address, admin: admin.local_addr()? };
-    let view = admin::View::new(Arc::clone(region), Arc::clone(&links.states), cert_not_after);
+    let view = admin::View::new(Arc::clone(region), Arc::clone(&links.states));
     let admin = admin::Server::start(admin, view);
     let serving = Arc::clone(region);
     let sessions = tokio::spawn(async move {
@@ -222,7 +204,7 @@ impl Links {
 }
 
 /// Keeps a link to every neighbour until the region drains.
-fn start_links(region: &Arc<Region>, identity: Option<&Identity>) -> anyhow::Result<Links> {
+fn start_links(region: &Arc<Region>, identity: Option<Identity>) -> anyhow::Result<Links> {
     let settings = region.settings();
     let states = LinkStates::default();
     for peer in settings.topology.graph.neighbours(&settings.region) {

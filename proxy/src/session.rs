@@ -460,7 +460,7 @@ impl Session {
             return Ok(After::Continue);
         }
         if self.region.keyspace().policies().has_hooks() {
-            execute::merge_ahead(&self.region, &[(command, args, self.database)]).await;
+            execute::merge_ahead_of(&self.region, &mut self.scratch, command, args, self.database).await;
         }
         if command.flags.has(Flags::WRITE) && self.region.homes().is_active() {
             self.homed(command, args, now).await?;

@@ -126,10 +126,21 @@ pub fn try_hook(hook: &dyn MergeHook, cases: &[Case]) -> Verdict {
     Verdict { findings: bench.findings, failures, cases: cases.len() }
 }
 
-/// Tries `hook` on `cases`, by whichever function it merges with: one for whole hashes is asked about
-/// hashes of one field.
-pub fn try_any(hook: &dyn MergeHook, cases: &[Case]) -> Verdict {
-    if hook.merges_hashes() { try_hook(&OneField(hook), cases) } else { try_hook(hook, cases) }
+/// What a hook has a function for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Single values.
+    Values,
+    /// Whole hashes.
+    Hashes,
+}
+
+/// Tries `hook` on `cases`, by each function that it has: the one for whole hashes is asked about hashes of
+/// one field.
+pub fn try_all(hook: &dyn MergeHook, cases: &[Case]) -> Vec<(Form, Verdict)> {
+    let values = hook.merges_values().then(|| (Form::Values, try_hook(hook, cases)));
+    let hashes = hook.merges_hashes().then(|| (Form::Hashes, try_hook(&OneField(hook), cases)));
+    values.into_iter().chain(hashes).collect()
 }
 
 /// A hook for whole hashes, asked about hashes of one field.

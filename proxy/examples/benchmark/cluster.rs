@@ -276,12 +276,43 @@ impl Region {
         self.metric("meridian_conflicts_total{", "")
     }
 
+    /// Conflicts recorded, those that were not, and bytes of the records.
+    pub fn inbox(&self) -> anyhow::Result<[f64; 3]> {
+        let [records, dropped, bytes] =
+            ["meridian_inbox_records ", "meridian_conflict_records_dropped_total ", "meridian_inbox_bytes "]
+                .map(|name| self.metric(name, ""));
+        Ok([records?, dropped?, bytes?])
+    }
+
+    /// How often hooks have failed so far.
+    pub fn hook_failures(&self) -> anyhow::Result<f64> {
+        self.metric("meridian_hook_failures_total{", "")
+    }
+
+    /// Posts to the admin server.
+    pub fn post(&self, path: &str, body: &str) -> anyhow::Result<()> {
+        let answer = self.ask("POST", path, body)?;
+        if !answer.starts_with("HTTP/1.1 200") {
+            bail!("{path} answers {answer}");
+        }
+        Ok(())
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.admin))?;
+        let length = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
     /// The sum of the samples that begin with `name` and contain `label`.
     fn metric(&self, name: &str, label: &str) -> anyhow::Result<f64> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.admin))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
+        let page = self.ask("GET", "/metrics", "")?;
         let samples = page.lines().filter(|line| line.starts_with(name) && line.contains(label));
         Ok(samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
     }

@@ -1,14 +1,15 @@
 //! What is measured, in the order of the table.
 
 mod collection;
+mod conflicts;
 mod drain;
 mod embedded;
+mod hooks;
 mod join;
 mod lag;
 mod memory;
 mod replicated;
 mod restart;
-mod storm;
 mod unreachable;
 mod wire;
 
@@ -45,7 +46,9 @@ pub const WORKLOADS: &[Workload] = &[
     workload("two-regions-set-p16", replicated::two_set),
     workload("both-loaded", replicated::both_loaded),
     workload("drain", drain::run),
-    workload("storm", storm::run),
+    workload("conflicts", conflicts::run),
+    workload("hooks-calls", hooks::calls),
+    workload("hooks-beside", hooks::beside),
     workload("join", join::run),
     workload("lag", lag::run),
     workload("memory-key", memory::key),

@@ -29,10 +29,21 @@ pub(super) fn take(view: &View) {
         let origin = names.origin(*dot.actor);
         metrics.applied_sequence.with_label_values(&[&origin]).set(gauge(dot.counter));
     }
-    if let Some(end) = view.cert_not_after {
+    if let Some(end) = view.region.certificate().end() {
         metrics.cert_expiry.set(seconds_until(end, SystemTime::now()));
     }
     links(view);
+    hooks(view);
+}
+
+/// A hook that no key has any more is not shown.
+fn hooks(view: &View) {
+    let (metrics, active) = (view.region.metrics(), view.region.keyspace().policies().current());
+    metrics.hook_quarantined.reset();
+    for id in active.hook_ids() {
+        let confined = active.quarantine().is_confined(&id.identity);
+        metrics.hook_quarantined.with_label_values(&[&*id.name]).set(i64::from(confined));
+    }
 }
 
 /// Zero when nothing is taken over.

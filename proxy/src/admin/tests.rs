@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,7 +30,7 @@ impl Lab {
         let directory = tempfile::tempdir().unwrap();
         let settings = settings(directory.path(), "[log]\nsync = \"never\"\n");
         let (region, threads) = Region::open(settings, Arc::new(Metrics::new().unwrap())).unwrap();
-        let view = View::new(region, LinkStates::default(), None);
+        let view = View::new(region, LinkStates::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start(listener, view.clone());
         Self { view, server, threads: Some(threads), _directory: directory }
@@ -185,8 +186,8 @@ async fn the_golden_document_is_one_of_these() {
 
 #[tokio::test]
 async fn metrics_are_sampled_when_asked_for() {
-    let mut lab = Lab::new().await;
-    lab.view.cert_not_after = Some(SystemTime::now() + Duration::from_secs(1000));
+    let lab = Lab::new().await;
+    lab.view.region.certificate().set_end(SystemTime::now() + Duration::from_secs(1000));
     let link =
         LinkState { connected: true, rtt_ms: Some(20.0), unacked_ops: 7, ..LinkState::not_yet("us", 5) };
     lab.view.links.lock().insert("us".into(), link);

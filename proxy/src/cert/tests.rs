@@ -74,6 +74,7 @@ impl TestCa {
             roots: self.roots(),
             chain: vec![der],
             key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            generation: 0,
         }
     }
 }

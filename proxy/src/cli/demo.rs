@@ -17,7 +17,7 @@ use crate::config::{FileChecks, Settings};
 use crate::service::{LinkState, Service};
 
 use super::signals::Signals;
-use layout::{Layout, Member};
+use layout::Layout;
 
 /// How often the links are looked at until they are up.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -51,6 +51,26 @@ pub struct DemoArgs {
     /// Where data is kept for the next time; a temporary directory if not given
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// More of every region's configuration, such as [[conflicts]]; paths in it start at its directory
+    #[arg(long, value_name = "FILE")]
+    pub with: Option<PathBuf>,
+}
+
+/// More of every region's configuration.
+struct More {
+    text: String,
+    /// Where its relative paths start.
+    directory: PathBuf,
+}
+
+impl More {
+    fn read(file: Option<&Path>) -> anyhow::Result<Self> {
+        let here = std::env::current_dir().context("cannot find the current directory")?;
+        let Some(file) = file else { return Ok(Self { text: String::new(), directory: here }) };
+        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let directory = file.parent().map_or_else(|| here.clone(), |parent| here.join(parent));
+        Ok(Self { text, directory })
+    }
 }
 
 /// Runs the demo until Ctrl-C.
@@ -59,11 +79,12 @@ pub struct DemoArgs {
 /// Ports in use, arguments that do not fit, and what keeps a region from starting.
 pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let layout = Layout::new(args.topology, args.regions, args.base_port)?;
+    let more = More::read(args.with.as_deref())?;
     check_ports(&layout)?;
     let mut signals = Signals::new()?;
     let scratch = Scratch::new()?;
-    let data = args.data_dir.as_deref().unwrap_or(scratch.path());
-    let starting = start(&layout, scratch.path(), data);
+    let data = std::path::absolute(args.data_dir.as_deref().unwrap_or(scratch.path()))?;
+    let starting = start(&layout, scratch.path(), &data, &more);
     let services = tokio::select! {
         services = starting => services?,
         // Whatever has started ends with the process; what it wrote is thrown away or recovers.
@@ -79,13 +100,14 @@ pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
 }
 
 /// Starts every region; stops those that did if one does not.
-async fn start(layout: &Layout, scratch: &Path, data: &Path) -> anyhow::Result<Vec<Service>> {
+async fn start(layout: &Layout, scratch: &Path, data: &Path, more: &More) -> anyhow::Result<Vec<Service>> {
     let tls = scratch.join("tls");
     create_ca(&tls)?;
     let mut services = Vec::new();
     for member in layout.members() {
         create_region(&member.name, &tls, &tls, &[], REGION_VALIDITY)?;
-        match start_region(layout, member, &tls, data).await {
+        let text = layout.configuration(member, &tls, data) + &more.text;
+        match start_region(&text, &more.directory).await {
             Ok(service) => services.push(service),
             Err(error) => {
                 // That one does not start is what matters.
@@ -97,10 +119,8 @@ async fn start(layout: &Layout, scratch: &Path, data: &Path) -> anyhow::Result<V
     Ok(services)
 }
 
-async fn start_region(layout: &Layout, member: &Member, tls: &Path, data: &Path) -> anyhow::Result<Service> {
-    let text = layout.configuration(member, tls, data);
-    let here = std::env::current_dir().context("cannot find the current directory")?;
-    let settings = Settings::parse(&text, &here, FileChecks::Require)?;
+async fn start_region(text: &str, directory: &Path) -> anyhow::Result<Service> {
+    let settings = Settings::parse(text, directory, FileChecks::Require)?;
     Service::start(settings).await
 }
 

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use super::verify::Diverged;
 use crate::cert::CertError;
 use crate::config::ConfigErrors;
-use crate::service::IdentityError;
 
 /// Wrong arguments or configuration (`EX_USAGE` of sysexits.h).
 pub const CONFIGURATION: u8 = 64;
@@ -23,13 +22,12 @@ pub struct UsageError(pub String);
 
 /// The code for an error.
 pub fn code(error: &anyhow::Error) -> u8 {
-    let named_wrongly = |error: &CertError| {
-        matches!(error, CertError::RegionName(_) | CertError::ExtraName(_) | CertError::Validity(_))
+    let of_making = |error: &CertError| {
+        matches!(error, CertError::Exists(_) | CertError::Write { .. } | CertError::Issue(_))
     };
     let configuration = error.is::<ConfigErrors>()
-        || error.is::<IdentityError>()
         || error.is::<UsageError>()
-        || error.downcast_ref::<CertError>().is_some_and(named_wrongly);
+        || error.downcast_ref::<CertError>().is_some_and(|error| !of_making(error));
     match configuration {
         true => CONFIGURATION,
         false if error.is::<Diverged>() => DIVERGED,

@@ -1,15 +1,20 @@
-//! `meridian hook test`: a merge hook before the court, without a running region.
+//! `meridian hook`: a merge hook before the court without a running region (`test`), on what a region has recorded
+//! (`replay`), and out of quarantine (`release`).
+
+pub mod replay;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use meridian_conflict::hook::MergeHook;
 use meridian_conflict::hook::builtin::BuiltIn;
-use meridian_conflict::hook::court::{self, Answer, Case, Finding, Law, Verdict};
+use meridian_conflict::hook::court::{self, Answer, Case, Finding, Form, Law, Verdict};
 use meridian_conflict::policy::HookId;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::status::http::{self, HttpError, Url};
 use crate::hook::{Limits, Sandbox};
 
 /// The most samples taken from a directory: every pair of them is tried.
@@ -30,6 +35,37 @@ Examples:
   meridian hook test json-merge
   meridian hook test hooks/cart.wasm --samples carts/")]
     Test(TestArgs),
+    /// Run a hook on the conflicts that a region has recorded, and say what it would change
+    #[command(after_help = "\
+The hook runs here, not in the region, on the two rivals of each record of a string or hash field, as far as
+the record has both values whole. A hook that merges whole hashes is handed the field that conflicted, alone.
+Exit code 0: every record was merged or declined. 1: the hook failed on some, or could not be run.
+
+Examples:
+  meridian hook replay json-merge
+  meridian hook replay hooks/cart.wasm --admin http://10.0.0.1:9380 --key cart:7
+  meridian hook replay hooks/cart.wasm --json | jq .differs")]
+    Replay(replay::ReplayArgs),
+    /// Release a hook from quarantine, in all regions
+    #[command(after_help = "\
+A hook is in quarantine because it gave two answers to one question; `meridian status` says to which. The
+greatest stamp shows instead. Mending the module and reloading it everywhere is the way out: the mended one is
+another hook. Release the same one only if what disturbed it is gone; if it is not, it is found out again.
+
+Example:
+  meridian hook release cart.wasm --admin http://10.0.0.1:9380")]
+    Release(ReleaseArgs),
+}
+
+/// Which hook, by whom.
+#[derive(Debug, Args)]
+pub struct ReleaseArgs {
+    /// Its name, or its identity in hexadecimal
+    #[arg(value_name = "NAME")]
+    pub hook: String,
+    /// The admin address of any region
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9380", value_parser = Url::parse)]
+    pub admin: Url,
 }
 
 /// Which hook, on what.
@@ -57,16 +93,41 @@ pub struct NotDeterministic(Box<str>);
 /// Does it.
 ///
 /// # Errors
-/// A hook or samples that cannot be read, a hook that is not deterministic.
-pub fn run(command: &HookCommand) -> anyhow::Result<()> {
-    let HookCommand::Test(args) = command;
-    let (report, verdict, id) = test(args)?;
-    print!("{report}");
-    if verdict.is_deterministic() { Ok(()) } else { Err(NotDeterministic(id.name).into()) }
+/// A hook or samples that cannot be read, a hook that is not deterministic, a region that does not answer.
+pub async fn run(command: &HookCommand) -> anyhow::Result<()> {
+    match command {
+        HookCommand::Test(args) => run_test(args),
+        HookCommand::Replay(args) => replay::run(args).await,
+        HookCommand::Release(args) => {
+            let name = utf8_percent_encode(&args.hook, NON_ALPHANUMERIC);
+            match http::post(&args.admin, &format!("/hooks/release?hook={name}")).await {
+                Err(HttpError::Status { status, .. }) if status.starts_with("404") => {
+                    bail!(
+                        "no hook that keys have at {} is called {:?} and in quarantine",
+                        args.admin,
+                        args.hook
+                    )
+                }
+                answer => answer?,
+            };
+            println!("released in all regions, as they hear of it");
+            Ok(())
+        }
+    }
 }
 
+fn run_test(args: &TestArgs) -> anyhow::Result<()> {
+    let (report, verdicts, id) = test(args)?;
+    print!("{report}");
+    let is_deterministic = verdicts.iter().all(|(_, verdict)| verdict.is_deterministic());
+    if is_deterministic { Ok(()) } else { Err(NotDeterministic(id.name).into()) }
+}
+
+/// By what the hook has a function for.
+type Verdicts = Vec<(Form, Verdict)>;
+
 /// Tries the hook; returns the report, what it is of, and which hook it was.
-pub fn test(args: &TestArgs) -> anyhow::Result<(String, Verdict, HookId)> {
+pub fn test(args: &TestArgs) -> anyhow::Result<(String, Verdicts, HookId)> {
     let hook = load(&args.hook)?;
     let mut cases = court::generated(args.seed, args.cases as usize);
     let generated = cases.len();
@@ -74,9 +135,9 @@ pub fn test(args: &TestArgs) -> anyhow::Result<(String, Verdict, HookId)> {
         let samples = samples(directory).with_context(|| format!("samples in {}", directory.display()))?;
         cases.extend(court::of_samples(&samples));
     }
-    let verdict = court::try_any(hook.as_ref(), &cases);
-    let report = report(hook.id(), &verdict, generated);
-    Ok((report, verdict, hook.id().clone()))
+    let verdicts = court::try_all(hook.as_ref(), &cases);
+    let report = report(hook.id(), &verdicts, [generated, cases.len() - generated]);
+    Ok((report, verdicts, hook.id().clone()))
 }
 
 fn load(hook: &Path) -> anyhow::Result<Box<dyn MergeHook>> {
@@ -107,22 +168,34 @@ fn samples(directory: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
     Ok(samples)
 }
 
-fn report(id: &HookId, verdict: &Verdict, generated: usize) -> String {
+fn report(id: &HookId, verdicts: &Verdicts, cases: [usize; 2]) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
-    let _ = write(id, verdict, generated, &mut text);
+    let _ = write(id, verdicts, cases, &mut text);
     text
 }
 
-fn write(id: &HookId, verdict: &Verdict, generated: usize, out: &mut String) -> std::fmt::Result {
+fn write(
+    id: &HookId,
+    verdicts: &Verdicts,
+    [generated, of_samples]: [usize; 2],
+    out: &mut String,
+) -> std::fmt::Result {
     let identity: String = id.identity.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let of_samples = verdict.cases - generated;
     writeln!(out, "{} ({identity}): {generated} cases generated, {of_samples} of samples", id.name)?;
-    for finding in &verdict.findings {
-        write_finding(finding, out)?;
-    }
-    for (failure, count) in &verdict.failures {
-        writeln!(out, "  failed {count} of {} cases: {failure}", verdict.cases)?;
+    for (form, verdict) in verdicts {
+        match form {
+            // What most hooks merge need not be said.
+            Form::Values if verdicts.len() == 1 => {}
+            Form::Values => writeln!(out, " values")?,
+            Form::Hashes => writeln!(out, " whole hashes, here of one field")?,
+        }
+        for finding in &verdict.findings {
+            write_finding(finding, out)?;
+        }
+        for (failure, count) in &verdict.failures {
+            writeln!(out, "  failed {count} of {} cases: {failure}", verdict.cases)?;
+        }
     }
     Ok(())
 }
@@ -175,8 +248,8 @@ mod tests {
 
     #[test]
     fn a_built_in_hook_is_reported_law_by_law() {
-        let (report, verdict, _) = test(&args("longest", None)).unwrap();
-        assert!(verdict.is_deterministic());
+        let (report, verdicts, _) = test(&args("longest", None)).unwrap();
+        assert!(matches!(verdicts.as_slice(), [(Form::Values, verdict)] if verdict.is_deterministic()));
         let lines: Vec<&str> = report.lines().collect();
         assert!(lines[0].starts_with("longest (") && lines[0].ends_with("300 cases generated, 0 of samples"));
         assert!(lines[1].starts_with("  deterministic  yes ("));
@@ -195,12 +268,24 @@ mod tests {
         for name in ["a", "b", "c"] {
             std::fs::write(samples.join(name), format!("sample {name}")).unwrap();
         }
-        let (report, verdict, id) = test(&args(&module, Some(samples))).unwrap();
-        assert_eq!((&*id.name, verdict.is_deterministic()), ("first.wat", true));
+        let (report, verdicts, id) = test(&args(&module, Some(samples))).unwrap();
+        assert_eq!((&*id.name, verdicts[0].1.is_deterministic()), ("first.wat", true));
         assert!(report.contains("300 cases generated, 14 of samples"), "{report}");
         assert!(report.contains("idempotent     yes"), "{report}");
         assert!(test(&args(directory.path().join("none.wasm"), None)).is_err());
         assert!(test(&args("max", Some(directory.path().join("none")))).is_err());
+    }
+
+    #[test]
+    fn a_module_with_two_functions_is_tried_by_both() {
+        let cart = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/hooks/cart"));
+        let (report, verdicts, _) = test(&args(cart.join("cart.wasm"), Some(cart.join("samples")))).unwrap();
+        assert!(verdicts.iter().all(|(_, verdict)| verdict.is_deterministic()));
+        let forms: Vec<Form> = verdicts.iter().map(|(form, _)| *form).collect();
+        assert_eq!(forms, [Form::Values, Form::Hashes]);
+        // Every sample is a cart in a string, none is a quantity.
+        assert_eq!(verdicts[0].1.finding(Law::Symmetric).unwrap().broken, 0, "{report}");
+        assert!(report.contains("\n whole hashes, here of one field\n"), "{report}");
     }
 
     #[test]

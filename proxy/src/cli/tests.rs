@@ -108,8 +108,13 @@ fn from_an_authority_to_a_configuration_that_serves() {
 async fn a_demo_on_busy_ports_names_the_option() {
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = busy.local_addr().unwrap().port();
-    let args =
-        demo::DemoArgs { topology: demo::DemoTopology::Mesh, regions: 1, base_port: port, data_dir: None };
+    let args = demo::DemoArgs {
+        topology: demo::DemoTopology::Mesh,
+        regions: 1,
+        base_port: port,
+        data_dir: None,
+        with: None,
+    };
     // Ports too high for a demo are refused too, and by the same option.
     let error = demo::run(&args).await.unwrap_err().to_string();
     assert!(error.contains("--base-port"), "{error}");

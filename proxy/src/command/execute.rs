@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::{Command, CommandError, Context, Family, Keys};
 use crate::homes::judge::{HomeError, Involved, refused};
 use crate::homes::rule::Grants;
+use crate::keyspace::merging::Merged;
 use crate::keyspace::{KeyRef, Locked};
 use crate::oplog::LogHealth;
 use crate::region::Region;
@@ -29,13 +30,15 @@ pub const NAME_MAX: usize = 32_000;
 pub struct Scratch {
     body: BodyBuilder,
     random: u64,
+    /// What a hook has made of the next command's key, which was written since.
+    outgrown: Option<Box<Merged>>,
     grants: Grants,
 }
 
 impl Scratch {
     /// Scratch space whose random picks start from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { body: BodyBuilder::default(), random: seed, grants: Grants::default() }
+        Self { body: BodyBuilder::default(), random: seed, outgrown: None, grants: Grants::default() }
     }
 
     /// What the replies since the last look rest on.
@@ -171,6 +174,7 @@ pub fn attempt(
     now: WallMs,
     reply: &mut Reply<'_>,
 ) -> Result<Ran, CommandError> {
+    let outgrown = scratch.outgrown.take();
     check_loaded(region, command)?;
     let writes = command.flags.has(super::Flags::WRITE);
     if writes {
@@ -189,6 +193,12 @@ pub fn attempt(
     let peeks = command.flags.has(super::Flags::NO_TOUCH);
     if !peeks {
         locked.begin_reading();
+    }
+    if let Some(merged) = outgrown
+        && !writes
+        && keys.len() == 1
+    {
+        locked.show_outgrown(*merged);
     }
     scratch.body.clear();
     let origin = region.origin();
@@ -245,23 +255,38 @@ fn involve<'a>(homes: &mut Involved<'a>, command: &Command, keys: &[KeyRef<'a>])
     }
 }
 
-/// Has hooks merge what the commands are about to look at, so that nobody waits for a hook who waits for a
-/// key's lock. What is written meanwhile is merged under the lock after all.
-pub async fn merge_ahead(region: &Region, commands: &[(&Command, Args<'_>, u8)]) {
+/// Has hooks merge what the command is about to look at, so that nobody waits for a hook who waits for a key's
+/// lock. A command that only reads one key shows what was merged even if the key is written meanwhile: the key
+/// showed it after the command had come in. What others find written meanwhile is merged under the lock after all.
+pub async fn merge_ahead_of(
+    region: &Region,
+    scratch: &mut Scratch,
+    command: &Command,
+    args: Args<'_>,
+    database: u8,
+) {
+    scratch.outgrown = merge_ahead(region, &[(command, args, database)]).await;
+}
+
+/// Has hooks merge what the commands are about to look at. Returns one of those that were outgrown by a write.
+pub async fn merge_ahead(region: &Region, commands: &[(&Command, Args<'_>, u8)]) -> Option<Box<Merged>> {
+    let policies = region.keyspace().policies().active()?;
     let keys = commands.iter().flat_map(|(command, args, database)| keys_of(command, *args, *database));
-    let keys: Vec<KeyRef<'_>> = keys.flatten().collect();
+    let keys: Vec<KeyRef<'_>> = keys.flatten().filter(|key| policies.is_hooked(key.key)).collect();
+    if keys.is_empty() {
+        return None;
+    }
     // Whatever is wrong with the keys or the store, the command says.
     let unmerged = region.keyspace().unmerged(&keys, region.log().durable_lsn().0).unwrap_or_default();
     if unmerged.is_empty() {
-        return;
+        return None;
     }
-    let policies = region.keyspace().policies().current();
     let merging = tokio::task::spawn_blocking(move || {
         unmerged.into_iter().map(|unmerged| unmerged.merge(&policies)).collect::<Vec<_>>()
     });
     // Only a runtime that is shutting down loses the task.
     let merged = merging.await.unwrap_or_default();
-    merged.into_iter().for_each(|merged| region.keyspace().keep_merged(merged));
+    merged.into_iter().filter_map(|merged| region.keyspace().keep_merged(merged).err()).last()
 }
 
 /// Notes keys as they are now, for `WATCH`.

@@ -233,6 +233,10 @@ impl MergeHook for Sandbox {
         self.call(MERGE, &input)
     }
 
+    fn merges_values(&self) -> bool {
+        self.merges_values
+    }
+
     fn merges_hashes(&self) -> bool {
         self.merges_hashes
     }

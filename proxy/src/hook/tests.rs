@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::panic::AssertUnwindSafe;
+
 use meridian_conflict::clock::{Dot, Hlc, Origin, Stamp};
 use meridian_conflict::hook::court::{generated, try_hook};
 use meridian_conflict::hook::{
@@ -7,6 +9,13 @@ use meridian_conflict::hook::{
 };
 
 use super::{Limits, LoadError, MAX_MODULE_BYTES, Sandbox};
+
+/// The source of [`CART`], with its own tests.
+#[path = "../../../examples/hooks/cart/src/lib.rs"]
+mod cart;
+
+/// What `examples/hooks/cart/build` made of it.
+const CART: &[u8] = include_bytes!("../../../examples/hooks/cart/cart.wasm");
 
 const FIRST_WRITER: &str = include_str!("../../../examples/hooks/first-writer.wat");
 
@@ -55,6 +64,47 @@ fn the_example_shows_the_first_writer_s_value() {
     let call = Call { key: b"", field: Some(b"field"), siblings: &values };
     assert_eq!(hook.merge(&call).unwrap(), b"");
     assert!(try_hook(&hook, &generated(3, 300)).is_deterministic());
+}
+
+/// Bytes that are more or less a cart: `dice` are its lines.
+fn cart_of(dice: &[(u8, u8)]) -> Vec<u8> {
+    let line = |(item, quantity): &(u8, u8)| match item % 16 {
+        0 => "what?\n".to_owned(),
+        item => format!("item-{item} {}\n", u32::from(*quantity) << (item % 9)),
+    };
+    dice.iter().map(line).collect::<String>().into_bytes()
+}
+
+#[test]
+fn the_cart_s_module_does_what_its_source_does() {
+    let hook = AssertUnwindSafe(Sandbox::new("cart.wasm", CART, Limits::default()).unwrap());
+    assert!(hook.merges_values() && hook.merges_hashes());
+    bolero::check!().with_type::<Vec<Vec<(u8, u8)>>>().with_iterations(300).for_each(|dice| {
+        let values: Vec<Vec<u8>> = dice.iter().map(|dice| cart_of(dice)).collect();
+        let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
+        let merged = hook.merge(&Call { key: b"k", field: None, siblings: &siblings(&values) });
+        assert_eq!(merged, cart::merge_carts(&values).ok_or(Failure::Declined));
+
+        // What stands last in the lines of a cart as the values of a field.
+        let last = |line: &'_ str| line.rsplit(' ').next().unwrap().to_owned();
+        let lines = |cart: &&[u8]| std::str::from_utf8(cart).unwrap().lines().map(last).collect::<Vec<_>>();
+        let values: Vec<Vec<String>> = values.iter().map(lines).chain([vec!["1".to_owned()]]).collect();
+        let names: Vec<String> =
+            (1..values.len()).map(|n| format!("{n:04}")).chain(["total".into()]).collect();
+        let fields: Vec<(&[u8], Vec<&[u8]>)> = names
+            .iter()
+            .zip(&values)
+            .map(|(name, values)| (name.as_bytes(), values.iter().map(String::as_bytes).collect()))
+            .collect();
+        let call: Vec<FieldSiblings<'_>> = fields
+            .iter()
+            .map(|(field, values)| FieldSiblings { field, siblings: siblings(values) })
+            .collect();
+        let merged = hook.merge_hash(&HashCall { key: b"k", fields: &call });
+        let expected = cart::merge_fields(&fields)
+            .map(|fields| fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect());
+        assert_eq!(merged, expected.ok_or(Failure::Declined));
+    });
 }
 
 #[test]

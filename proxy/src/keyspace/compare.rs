@@ -14,7 +14,7 @@ use meridian_conflict::repair::{Repaired, repaired};
 
 use super::locked::Found;
 use super::placed::PlacedConflict;
-use super::{KeyRef, Keyspace, Locked, load};
+use super::{KeyRef, Keyspace, Locked, load, shard_of};
 use crate::store::StoreError;
 use crate::store::row::{self, RowKey, key_hash};
 
@@ -70,7 +70,7 @@ pub enum Mended {
 }
 
 impl Keyspace {
-    /// About `count` keys of `database` with hashes from `from` to before `to`, those included that have
+    /// About `count` keys of `database` with hashes from `from` to before `to`, or twice as many if some have
     /// no row yet.
     ///
     /// # Errors
@@ -96,20 +96,38 @@ impl Keyspace {
             keys.insert((hash, Box::from(key)));
             ControlFlow::Continue(())
         })?;
-        let end = next.or(to);
-        let within = |hash: u64| hash >= from && end.is_none_or(|end| hash < end);
-        for (shard, state) in self.shards.iter().enumerate() {
-            let is_concerned = {
-                let state = state.lock();
-                state.dirty.iter().chain(&state.leaving).any(|hash| within(*hash))
-            };
-            if is_concerned {
-                let locked = Locked::acquire(self, std::iter::once(shard));
-                let rowless = locked.rowless_keys(database).into_iter();
-                keys.extend(rowless.map(|key| (key_hash(&key), key)).filter(|(hash, _)| within(*hash)));
-            }
+        let (hashes, cut) = self.first_rowless(from, next.or(to), count);
+        if let Some(cut) = cut {
+            next = Some(cut);
+            drop(keys.split_off(&(cut, Box::default())));
+        }
+        for same_shard in hashes.chunk_by(|a, b| shard_of(*a) == shard_of(*b)) {
+            let locked = Locked::acquire(self, same_shard.first().map(|hash| shard_of(*hash)).into_iter());
+            let rowless = locked.keys_of(database, same_shard.iter().copied());
+            keys.extend(rowless.into_iter().map(|key| (key_hash(&key), key)));
         }
         Ok(Stretch { keys: keys.into_iter().map(|(_, key)| key).collect(), next })
+    }
+
+    /// Hashes from `from` to before `to` that may have no row yet, by shard, and where they end if they are more than
+    /// `count`: after a great load everything there is may have none.
+    fn first_rowless(&self, from: u64, to: Option<u64>, count: usize) -> (Vec<u64>, Option<u64>) {
+        let mut hashes = Vec::new();
+        let within = |hash: &u64| *hash >= from && to.is_none_or(|to| *hash < to);
+        for state in &self.shards {
+            let state = state.lock();
+            hashes.extend(state.dirty.iter().chain(&state.leaving).copied().filter(within));
+        }
+        let mut cut = None;
+        if count > 0 && hashes.len() > count {
+            let (_, last, _) = hashes.select_nth_unstable(count - 1);
+            // Keys of one hash are never torn apart.
+            cut = last.checked_add(1).filter(|cut| Some(*cut) != to);
+        }
+        hashes.retain(|hash| cut.is_none_or(|cut| *hash < cut));
+        hashes.sort_unstable_by_key(|hash| (shard_of(*hash), *hash));
+        hashes.dedup();
+        (hashes, cut)
     }
 
     /// The digest of what a key shows at `now_ms`, without keeping its object in memory. `None` when it
@@ -268,11 +286,34 @@ mod tests {
             add(&keyspace, &KeyRef::new(0, name.as_bytes()), 0..1, at);
         }
         let middle = 1 << 63;
-        let low = keyspace.keys_between(0, 0, Some(middle), 10).unwrap();
-        let high = keyspace.keys_between(0, middle, None, 10).unwrap();
+        let low = keyspace.keys_between(0, 0, Some(middle), 100).unwrap();
+        let high = keyspace.keys_between(0, middle, None, 100).unwrap();
         assert!(low.keys.iter().all(|key| key_hash(key) < middle) && !low.keys.is_empty());
         assert_eq!(low.keys.len() + high.keys.len(), 100);
         assert!(keyspace.keys_between(1, 0, None, 10).unwrap().keys.is_empty());
+    }
+
+    #[test]
+    fn a_stretch_is_bounded_even_if_no_key_has_a_row() {
+        let keyspace = Keyspace::new(Arc::new(MemoryStore::default()), true);
+        for at in 0..1_000 {
+            let name = format!("k{at}");
+            // In two databases, so that each hash stands twice for what has no row.
+            add(&keyspace, &KeyRef::new(0, name.as_bytes()), 0..1, 2 * at + 1);
+            add(&keyspace, &KeyRef::new(1, name.as_bytes()), 0..1, 2 * at + 2);
+        }
+        for count in [1, 7, 100, 5_000] {
+            let (mut from, mut found) = (Some(0), Vec::new());
+            while let Some(at) = from {
+                let stretch = keyspace.keys_between(0, at, None, count).unwrap();
+                assert!(stretch.keys.len() <= count, "{} of {count}", stretch.keys.len());
+                assert!(stretch.next.is_none_or(|next| next > at));
+                found.extend(stretch.keys);
+                from = stretch.next;
+            }
+            assert!(found.is_sorted_by_key(|key| key_hash(key)));
+            assert_eq!(found.len(), 1_000);
+        }
     }
 
     #[test]

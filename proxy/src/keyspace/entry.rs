@@ -120,6 +120,11 @@ impl Entry {
         i64::try_from(bytes).unwrap_or(i64::MAX)
     }
 
+    /// [`Entry::footprint`] and what a hook has made of its values: what its leaving frees.
+    pub(super) fn resident(&self) -> u64 {
+        u64::try_from(self.footprint()).unwrap_or(0).saturating_add(self.object.merged_bytes() as u64)
+    }
+
     /// Whether it counts among the keys shown, read as one register if it was written as one.
     pub(super) fn shows(&self) -> bool {
         self.object.under_lww().facet().is_some()

@@ -26,7 +26,7 @@ impl Keyspace {
             if !entry.is_dirty()
                 && let Some(sum) = by_age.get_mut(age(now, entry.used()))
             {
-                *sum += u64::try_from(entry.footprint()).unwrap_or(0);
+                *sum += entry.resident();
             }
         }
         let mut wanted = excess;
@@ -47,7 +47,7 @@ impl Keyspace {
                 break;
             }
             if !entry.is_dirty() && age(now, entry.used()) >= oldest_kept {
-                evicted.bytes += u64::try_from(entry.footprint()).unwrap_or(0);
+                evicted.bytes += entry.resident();
                 victims.push((entry.database(), entry.key().into()));
             }
         }

@@ -104,7 +104,8 @@ impl Keyspace {
                         drop(locked);
                         let merged = unmerged.merge(&policies);
                         let result = look(Some(merged.shown()));
-                        self.keep_merged(merged);
+                        // Where the key has changed since, this was what it showed.
+                        let _ = self.keep_merged(merged);
                         return Ok(result);
                     }
                     Found::Absent => return Ok(look(None)),
@@ -118,7 +119,7 @@ impl Keyspace {
                 drop(locked);
                 let shown = |object| match &policies {
                     None => object,
-                    Some(policies) => policies.shown(key.key, object),
+                    Some(policies) => policies.shown(key.database, key.key, object),
                 };
                 return Ok(look(object.as_ref().map(shown)));
             }

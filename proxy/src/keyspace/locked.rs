@@ -15,6 +15,7 @@ use meridian_conflict::reading;
 use smallvec::SmallVec;
 
 use super::entry::{ElementMarks, Entry, Slot};
+use super::merging::Merged;
 use super::placed::{PlacedConflict, placed};
 use super::{KeyRef, Keyspace, Table};
 use crate::oplog::Lsn;
@@ -30,6 +31,8 @@ pub struct Locked<'k> {
     touching: bool,
     /// One past the last change of what was looked at since.
     read: Cell<u64>,
+    /// See [`Locked::show_outgrown`].
+    pub(super) outgrown: Option<Merged>,
 }
 
 /// What memory knows of a key.
@@ -106,7 +109,8 @@ impl<'k> Locked<'k> {
     pub(super) fn acquire(keyspace: &'k Keyspace, shards: impl Iterator<Item = usize>) -> Self {
         let all = keyspace.map.shards();
         let guards = shards.filter_map(|shard| Some((shard, all.get(shard)?.write()))).collect();
-        Self { keyspace, policies: keyspace.policies().active(), guards, touching: false, read: Cell::new(0) }
+        let policies = keyspace.policies().active();
+        Self { keyspace, policies, guards, touching: false, read: Cell::new(0), outgrown: None }
     }
 
     /// The keyspace.
@@ -172,7 +176,10 @@ impl<'k> Locked<'k> {
         let object = self.object(key)?;
         match &self.policies {
             None => Some(object),
-            Some(policies) => Some(policies.shown(key.key, object)),
+            Some(policies) => Some(match self.outgrown(key, object) {
+                Some(outgrown) => outgrown,
+                None => policies.shown(key.database, key.key, object),
+            }),
         }
     }
 
@@ -282,20 +289,28 @@ impl<'k> Locked<'k> {
     /// those that the commit under way has taken.
     pub(super) fn rowless_keys(&self, database: u8) -> Vec<Box<[u8]>> {
         let mut keys = Vec::new();
-        for (shard, table) in &self.guards {
+        for (shard, _) in &self.guards {
             let Some(state) = self.keyspace.shard_state(*shard) else { continue };
             let state = state.lock();
-            for hash in state.dirty.iter().chain(&state.leaving) {
-                let mut found: Vec<&Entry> = Vec::new();
-                while let Some((slot, _)) = table.get(*hash, |(slot, _)| {
-                    slot.0.hash() == *hash
-                        && slot.0.database() == database
-                        && !found.iter().any(|seen| seen.key() == slot.0.key())
-                }) {
-                    found.push(&slot.0);
-                }
-                keys.extend(found.into_iter().map(|entry| Box::from(entry.key())));
+            keys.extend(self.keys_of(database, state.dirty.iter().chain(&state.leaving).copied()));
+        }
+        keys
+    }
+
+    /// The keys of `database` in memory with one of these hashes, in the locked shards.
+    pub(super) fn keys_of(&self, database: u8, hashes: impl Iterator<Item = u64>) -> Vec<Box<[u8]>> {
+        let mut keys = Vec::new();
+        for hash in hashes {
+            let Some(table) = self.table(super::shard_of(hash)) else { continue };
+            let mut found: Vec<&Entry> = Vec::new();
+            while let Some((slot, _)) = table.get(hash, |(slot, _)| {
+                slot.0.hash() == hash
+                    && slot.0.database() == database
+                    && !found.iter().any(|seen| seen.key() == slot.0.key())
+            }) {
+                found.push(&slot.0);
             }
+            keys.extend(found.into_iter().map(|entry| Box::from(entry.key())));
         }
         keys
     }

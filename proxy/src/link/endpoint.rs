@@ -39,6 +39,13 @@ pub struct PeerConnection {
     pub not_after: SystemTime,
 }
 
+impl PeerConnection {
+    /// The certificates that the peer has shown, its own first.
+    pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
+        chain(&self.connection)
+    }
+}
+
 /// An endpoint could not be opened, or a peer not be reached. Nothing is left open.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -267,11 +274,17 @@ impl Drop for Endpoint {
     }
 }
 
+/// The certificates that the other side has shown, its own first.
+fn chain(connection: &quinn::Connection) -> Vec<CertificateDer<'static>> {
+    let shown =
+        connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    shown.map(|chain| *chain).unwrap_or_default()
+}
+
 /// What webpki leaves open, for both sides: the certificate names one region, and one that we talk to.
 fn verify(connection: &quinn::Connection, allowed: &AllowedRegions) -> Result<PeerConnection, Refusal> {
-    let identity =
-        connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-    let leaf = identity.as_ref().and_then(|chain| chain.first()).ok_or(LeafError::Unreadable)?;
+    let chain = chain(connection);
+    let leaf = chain.first().ok_or(LeafError::Unreadable)?;
     let region = region_of_certificate(leaf)?;
     if !allowed.contains(&region) {
         return Err(Refusal::UnknownRegion(region));

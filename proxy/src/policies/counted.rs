@@ -48,6 +48,10 @@ impl MergeHook for Counted {
         self.count(|hook| hook.merge(call))
     }
 
+    fn merges_values(&self) -> bool {
+        self.hook.merges_values()
+    }
+
     fn merges_hashes(&self) -> bool {
         self.hook.merges_hashes()
     }

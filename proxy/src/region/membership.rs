@@ -109,11 +109,13 @@ impl Region {
     }
 
     /// Reads the configuration anew and puts members, their addresses and roles, the topology and the
-    /// policies in force, all or nothing. Returns whether anything changed. Reads files.
+    /// policies in force, all or nothing. Returns whether anything changed. Reads files. The certificate is looked at
+    /// soon after.
     ///
     /// # Errors
     /// [`ReloadError`].
     pub fn reload(&self) -> Result<bool, ReloadError> {
+        self.certificate().look.notify_one();
         let path = self.config_file.get().ok_or(ReloadError::NoFile)?;
         self.change(&Settings::load_with(path, FileChecks::Require)?)
     }
@@ -145,11 +147,7 @@ impl Region {
     /// have been changed.
     fn change_policies(&self, new: &Settings) -> Result<bool, LoadPoliciesError> {
         // A hook may have changed though the configuration has not.
-        let (table, hooks) = load_versioned(&new.conflicts, &self.settings.data_dir, &self.metrics)?;
-        let changes = *self.policies.own() != table;
-        if changes {
-            self.policies.set_own(table, hooks, self.keyspace.policies());
-        }
-        Ok(changes)
+        let loaded = load_versioned(&new.conflicts, &self.settings.data_dir, &self.metrics)?;
+        Ok(self.policies.set_own(loaded, self.keyspace.policies()))
     }
 }

@@ -1,5 +1,7 @@
 //! Starting, crashing, recovering, staying within bounds.
 
+mod lost_store;
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use meridian_conflict::clock::RegionId;
 use parking_lot::RwLock;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::hub::Event;
 use super::{frame_limit, others, peer};
+use crate::cert::Identity;
 use crate::config::settings;
 use crate::link::endpoint::{AllowedRegions, Endpoint};
 use crate::region::Region;
@@ -20,6 +21,7 @@ pub(super) struct Dials {
     region: Arc<Region>,
     endpoint: Arc<Endpoint>,
     allowed: AllowedRegions,
+    identity: watch::Receiver<Arc<Identity>>,
     events: mpsc::Sender<Event>,
     peers: Peers,
     room: peer::Room,
@@ -43,6 +45,7 @@ impl Dials {
         region: Arc<Region>,
         endpoint: Arc<Endpoint>,
         allowed: AllowedRegions,
+        identity: watch::Receiver<Arc<Identity>>,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let peers = Peers::default();
@@ -50,7 +53,7 @@ impl Dials {
         let tasks = vec![tokio::spawn(accepting).abort_handle()];
         let room = peer::Room::new(frame_limit(region.settings()));
         let dialling = BTreeMap::new();
-        let mut dials = Self { region, endpoint, allowed, events, peers, room, dialling, tasks };
+        let mut dials = Self { region, endpoint, allowed, identity, events, peers, room, dialling, tasks };
         let membership = dials.region.membership();
         dials.set_members(&membership);
         dials
@@ -89,6 +92,8 @@ impl Dials {
         let bytes = &self.region.metrics().link_bytes;
         let context = peer::Context {
             standing: Arc::default(),
+            ends: Arc::default(),
+            identity: self.identity.clone(),
             events: self.events.clone(),
             region: Arc::clone(&self.region),
             frame_limit: frame_limit(self.region.settings()),

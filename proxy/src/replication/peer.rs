@@ -1,31 +1,34 @@
 //! The tasks of one connection: control messages in and out, op streams in.
 
+mod dial;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use meridian_conflict::clock::RegionId;
 use meridian_topology::entropy::Ask;
 use meridian_topology::frame::{Control, PROTOCOLS, Protocol};
 use meridian_topology::home::message::Head;
+use parking_lot::Mutex;
 use prometheus::IntCounter;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::hub::Event;
-use super::{entropy, seed};
+use super::{entropy, renewal, seed};
+use crate::cert::Identity;
 use crate::homes;
-use crate::link::backoff::Backoff;
 use crate::link::close::{CloseReason, Ended};
 use crate::link::compress::{Decompressor, Packing};
-use crate::link::endpoint::{Endpoint, PeerConnection};
+use crate::link::endpoint::PeerConnection;
 use crate::link::framing::{FrameReader, put_frame};
 use crate::region::Region;
+
+pub(super) use dial::{announce, dial};
 
 /// The largest control message.
 const CONTROL_BYTES_MAX: usize = 1 << 20;
@@ -41,9 +44,6 @@ const SEED_PRIORITY: i32 = -1;
 
 /// How long a peer may take to open its control stream.
 const CONTROL_WITHIN: Duration = Duration::from_secs(10);
-
-/// How often the one who dials looks whether the other side's connection still stands.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long a close waits for what was sent before it.
 const LINGER: Duration = Duration::from_millis(500);
@@ -103,6 +103,10 @@ impl Room {
 pub(super) struct Context {
     /// Connections to the peer that stand or are being greeted.
     pub(super) standing: Arc<AtomicUsize>,
+    /// When the first certificate of the newest of them ends.
+    pub(super) ends: Arc<Mutex<Option<SystemTime>>>,
+    /// What this region proves itself with.
+    pub(super) identity: watch::Receiver<Arc<Identity>>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) region: Arc<Region>,
     pub(super) frame_limit: usize,
@@ -114,7 +118,7 @@ pub(super) struct Context {
 
 impl Context {
     /// Tells what is wrong with a link. Without a hub there is nobody left to tell.
-    async fn trouble(&self, peer: RegionId, error: String) {
+    pub(super) async fn trouble(&self, peer: RegionId, error: String) {
         let _ = self.events.send(Event::Trouble { peer, error }).await;
     }
 }
@@ -158,66 +162,6 @@ impl Drop for Standing {
     }
 }
 
-/// Dials `name` for ever, whenever there is no connection.
-pub(super) async fn dial(
-    endpoint: Arc<Endpoint>,
-    name: String,
-    address: String,
-    peer: RegionId,
-    context: Context,
-    seed: u64,
-) {
-    let mut backoff = Backoff::new(seed);
-    loop {
-        // The other side dials once when it starts.
-        while context.standing.load(Ordering::Acquire) > 0 {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-        match try_dial(&endpoint, &name, &address).await {
-            // Meanwhile the other side has dialled. Both regions have just started.
-            Ok(connection) if context.standing.load(Ordering::Acquire) > 0 => {
-                connection.close(CloseReason::Replaced, "the connection that you dialled came first");
-                continue;
-            }
-            Ok(connection) => {
-                // A task of its own: that nobody dials any more does not end what stands.
-                let running = tokio::spawn(run(connection, peer, context.clone(), true));
-                if running.await.unwrap_or(false) {
-                    backoff.reset();
-                }
-            }
-            Err(error) => context.trouble(peer, error).await,
-        }
-        if context.events.is_closed() {
-            return;
-        }
-        tokio::time::sleep(backoff.after_failure()).await;
-    }
-}
-
-/// Dials once, at this region's start: the peer, whose part dialling is, may have backed off.
-pub(super) async fn announce(
-    endpoint: Arc<Endpoint>,
-    name: String,
-    address: String,
-    peer: RegionId,
-    context: Context,
-) {
-    if let Ok(connection) = try_dial(&endpoint, &name, &address).await {
-        run(connection, peer, context, true).await;
-    }
-}
-
-async fn try_dial(endpoint: &Endpoint, name: &str, address: &str) -> Result<PeerConnection, String> {
-    let mut resolved = tokio::net::lookup_host(address)
-        .await
-        .map_err(|error| format!("cannot resolve the address {address} of region {name}: {error}"))?;
-    let local_is_ipv4 = endpoint.local_address().map(|a| a.is_ipv4()).unwrap_or(true);
-    let fits = |address: &SocketAddr| address.is_ipv4() == local_is_ipv4;
-    let chosen = resolved.find(fits).ok_or_else(|| format!("{address} has no address of our family"))?;
-    endpoint.dial(name, chosen).await.map_err(|error| error.to_string())
-}
-
 /// Runs a connection until it ends, and tells why it did. Returns whether the peer accepted us.
 pub(super) async fn run(
     peer_connection: PeerConnection,
@@ -253,6 +197,7 @@ pub(super) async fn run(
     }
     let Ok(session) = session.await else { return false };
     let spoken = Spoken::greeting();
+    let guard = tokio::spawn(renewal::guard(peer_connection.clone(), peer, context.clone()));
     let sent = context.sent_control.clone();
     let writer = tokio::spawn(write_control(peer_connection, send, queue, spoken.clone(), sent));
     let accepting = accept_streams(connection.clone(), peer, session, spoken.clone(), context.clone());
@@ -275,6 +220,7 @@ pub(super) async fn run(
     streams.abort();
     questions.abort();
     writer.abort();
+    guard.abort();
     let _ = context.events.send(Event::Disconnected { peer, session }).await;
     match fault {
         Some(fault) => context.trouble(peer, fault).await,

@@ -53,7 +53,7 @@ async fn another_regions_certificate_is_refused_before_anything_is_touched() {
     let tls = "[tls]\nca = \"ca.pem\"\ncert = \"us.pem\"\nkey = \"us.key\"\n";
     let error = Service::start(settings(directory.path(), tls)).await.unwrap_err();
     assert_eq!(
-        error.downcast_ref::<IdentityError>().unwrap().to_string(),
+        error.downcast_ref::<CertError>().unwrap().to_string(),
         "tls.cert: the certificate is for region \"us\", this region is \"eu\""
     );
     assert!(!directory.path().join("data").exists());

@@ -167,6 +167,33 @@ fn j3_a_region_away_past_retention_reseeds_by_itself_and_keeps_its_own_writes() 
 }
 
 #[test]
+fn j3_a_region_that_is_away_is_warned_of_before_it_is_fenced() {
+    let mut cluster =
+        Cluster::start(Options { retention: "12s", heal_after: "1s", ..Options::new(Shape::Mesh, 3) });
+    cluster.await_links();
+    let (here, away) = (0, cluster.name(2));
+    let left = |cluster: &Cluster| cluster.metric(here, "meridian_seconds_until_reseed", &[("peer", away)]);
+    let fenced = |cluster: &Cluster| cluster.metric(here, "meridian_fenced", &[("peer", away)]) == 1.0;
+    wait_for("a full lease", PATIENCE, || (left(&cluster) >= 10.0).then_some(()));
+    cluster.kill9(2);
+    let mut seen = vec![left(&cluster)];
+    wait_for("the region to be fenced", PATIENCE, || {
+        let seconds = left(&cluster);
+        if fenced(&cluster) {
+            return Some(());
+        }
+        if seen.last() != Some(&seconds) {
+            seen.push(seconds);
+        }
+        None
+    });
+    // It counts down, second by second, and says so long before it happens.
+    assert!(seen[1..].windows(2).all(|pair| pair[1] < pair[0]), "{seen:?}");
+    assert!(seen.len() >= 8 && *seen.last().unwrap() <= 2.0, "{seen:?}");
+    assert_eq!(left(&cluster), 0.0);
+}
+
+#[test]
 fn j1_a_wiped_region_takes_over_a_neighbour_s_state() {
     let options = Options { retention: "1s", ..Options::new(Shape::Ring, 3) };
     let mut cluster = Cluster::start(options);

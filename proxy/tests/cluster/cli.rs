@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Client, wait_for};
+use crate::harness::{Client, ports, wait_for};
 use crate::process::{PATIENCE, Running, run};
 
 fn text(bytes: &[u8]) -> String {
@@ -203,14 +203,7 @@ fn a_second_signal_ends_at_once() {
 #[test]
 fn a_demo_of_one_says_ready_and_leaves_nothing_behind() {
     let directory = tempfile::tempdir().unwrap();
-    // The demo needs three ports at fixed distances; the first must leave room above.
-    let port = (20_000..60_000)
-        .step_by(7)
-        .find(|port| {
-            let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-            free(*port) && free(*port + 3000)
-        })
-        .unwrap();
+    let port = ports::take_for_demo(1);
     let data = directory.path().join("data");
     let arguments =
         ["demo", "--regions", "1", "--base-port", &port.to_string(), "--data-dir", data.to_str().unwrap()];

@@ -9,7 +9,8 @@ use crate::harness::{Cluster, Options, PATIENCE, Shape, scale};
 const INSTALL: &str = "install what the tests need: apt-get install redis-tools python3-venv && \
                        python3 -m venv target/python && target/python/bin/pip install redis";
 
-fn run(command: &mut Command) -> String {
+/// What a command prints, which must succeed.
+pub fn run(command: &mut Command) -> String {
     let Output { status, stdout, stderr } =
         command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; {INSTALL}"));
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
@@ -59,10 +60,13 @@ fn redis_benchmark_works() {
 }
 
 /// The interpreter with `redis` installed.
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let python = workspace.join("target/python/bin/python");
-    if python.exists() { python } else { PathBuf::from("python3") }
+    let python = if python.exists() { python } else { PathBuf::from("python3") };
+    let found = Command::new(&python).args(["-c", "import redis"]).output();
+    assert!(found.is_ok_and(|output| output.status.success()), "no redis for {python:?}; {INSTALL}");
+    python
 }
 
 #[test]
@@ -71,8 +75,6 @@ fn redis_py_works() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/redis_py.py");
     let port = |i: usize| cluster.resp_address(i).port().to_string();
     let python = python();
-    let found = Command::new(&python).args(["-c", "import redis"]).output();
-    assert!(found.is_ok_and(|output| output.status.success()), "no redis for {python:?}; {INSTALL}");
     for protocol in ["2", "3"] {
         let said = run(Command::new(&python).arg(&script).args([&port(0), protocol]));
         assert_eq!(said.trim_end(), "ok");

@@ -8,7 +8,7 @@ pub mod http;
 mod links;
 mod look;
 pub mod peer;
-mod ports;
+pub mod ports;
 mod process;
 pub mod shim;
 

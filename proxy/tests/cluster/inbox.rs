@@ -10,19 +10,19 @@ use crate::harness::{Client, Cluster, Options, PATIENCE, Shape, until, wait_for}
 use crate::process::{Running, run};
 
 /// Conflicts that a region has counted.
-fn counted(cluster: &Cluster, i: usize) -> f64 {
+pub fn counted(cluster: &Cluster, i: usize) -> f64 {
     cluster.metric(i, "meridian_conflicts_total", &[])
 }
 
 /// Waits until every conflict that a region has counted is recorded.
-fn await_recorded(cluster: &Cluster, i: usize, count: f64) {
+pub fn await_recorded(cluster: &Cluster, i: usize, count: f64) {
     wait_for("conflicts to be recorded", PATIENCE, || {
         (cluster.metric(i, "meridian_inbox_records", &[]) >= count).then_some(())
     });
 }
 
 /// Everything that `/conflicts` lists under these filters, page by page.
-fn listed(cluster: &Cluster, i: usize, query: &str) -> Vec<Json> {
+pub fn listed(cluster: &Cluster, i: usize, query: &str) -> Vec<Json> {
     let mut records = Vec::new();
     let mut after = String::new();
     loop {
@@ -38,7 +38,7 @@ fn listed(cluster: &Cluster, i: usize, query: &str) -> Vec<Json> {
 }
 
 /// What two regions must agree on, by id.
-fn agreed(records: &[Json]) -> BTreeMap<String, [Json; 5]> {
+pub fn agreed(records: &[Json]) -> BTreeMap<String, [Json; 5]> {
     let id = |record: &Json| record["id"].as_str().unwrap().to_owned();
     let same = ["key", "kind", "rivals", "shown", "loser"];
     records.iter().map(|record| (id(record), same.map(|name| record[name].clone()))).collect()
@@ -49,14 +49,15 @@ fn find<'a>(records: &'a [Json], key: &str) -> &'a Json {
 }
 
 /// Words of a reply, nested ones too.
-fn words(reply: &Value) -> Vec<String> {
+pub fn words(reply: &Value) -> Vec<String> {
     match reply.elements() {
         Some(elements) => elements.iter().flat_map(words).collect(),
         None => reply.text().map(str::to_owned).into_iter().collect(),
     }
 }
 
-fn each(client: &mut Client, lines: &[&str]) {
+/// Runs commands that must not fail.
+pub fn each(client: &mut Client, lines: &[&str]) {
     for line in lines {
         let reply = client.call(&line.split(' ').collect::<Vec<_>>());
         assert!(!reply.is_error(), "{line}: {reply:?}");

@@ -1,19 +1,16 @@
 //! Policies change while the regions run, one region after the other.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::harness::{Cluster, Options, PATIENCE, Shape, wait_for};
+use crate::inbox::words;
 
 const MISMATCH: &str = "meridian_config_mismatch";
 
 fn policy(cluster: &Cluster, i: usize) -> String {
-    let explained = cluster.client(i).call(&["MERIDIAN.EXPLAIN", "l:h"]);
-    let words: Vec<String> = explained
-        .elements()
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|value| Some(String::from_utf8_lossy(value.bytes()?).into_owned()))
-        .collect();
+    let words = words(&cluster.client(i).call(&["MERIDIAN.EXPLAIN", "l:h"]));
     let at = words.iter().position(|word| word == "policy").expect("it names the policy");
     words[at + 1].clone()
 }
@@ -116,4 +113,125 @@ fn regions_that_quarrel_under_every_policy_end_alike_and_fall_silent() {
     });
     cluster.await_converged(PATIENCE);
     assert_eq!(cluster.client(0).vector(), vector, "neither merging nor letting go is a write");
+}
+
+/// What a region has written while policies changed.
+#[derive(Default)]
+struct Written {
+    /// The last value of each field of a hash that nobody else writes.
+    own: BTreeMap<String, String>,
+    /// Elements of a set that all regions add to, once it merges.
+    added: BTreeSet<String>,
+}
+
+/// The load of all regions.
+#[derive(Default)]
+struct Load {
+    done: AtomicBool,
+    /// Whether concurrent writes to sets and counters are kept everywhere.
+    merges: AtomicBool,
+    /// Writes that were acknowledged.
+    writes: AtomicU64,
+}
+
+impl Load {
+    /// Writes in region `i` until the end.
+    fn run(&self, cluster: &Cluster, i: usize) -> Written {
+        let mut client = cluster.client(i);
+        let mut written = Written::default();
+        for n in 0.. {
+            if self.done.load(Ordering::Relaxed) {
+                break;
+            }
+            let (value, field) = (format!("{i}-{n}"), format!("f{}", n % 20));
+            client.int(&["HSET", &format!("l:own:{i}"), &field, &value]);
+            written.own.insert(field.clone(), value.clone());
+            client.ok(&["SET", &format!("l:s:{}", n % 4), &value]);
+            client.int(&["HSET", &format!("l:h:{}", n % 2), &field, &value]);
+            self.writes.fetch_add(3, Ordering::Relaxed);
+            if self.merges.load(Ordering::Relaxed) {
+                assert_eq!(client.int(&["SADD", "l:added", &value]), 1);
+                client.int(&["INCR", "l:count"]);
+                written.added.insert(value);
+            }
+        }
+        written
+    }
+
+    /// Waits until much has been written since.
+    fn go_on(&self) {
+        let before = self.writes.load(Ordering::Relaxed);
+        wait_for("more to be written", PATIENCE, || {
+            (self.writes.load(Ordering::Relaxed) > before + 300).then_some(())
+        });
+    }
+}
+
+/// Gives the regions new rules, one after the other in this order; meanwhile `former` is in force and the mismatch shows.
+fn change_one_by_one(
+    cluster: &Cluster,
+    load: &Load,
+    order: [usize; 3],
+    rules: &str,
+    [former, new]: [&str; 2],
+) {
+    let [first, second, last] = order;
+    load.go_on();
+    for i in [first, second] {
+        change(cluster, i, rules);
+        wait_for("the mismatch to show", PATIENCE, || {
+            (differs(cluster, i) || differs(cluster, last)).then_some(())
+        });
+        load.go_on();
+        wait_for("the former policies to be in force", PATIENCE, || {
+            cluster.all().all(|i| policy(cluster, i) == former).then_some(())
+        });
+        assert!(differs(cluster, i) || differs(cluster, last), "the mismatch shows as long as it lasts");
+    }
+    change(cluster, last, rules);
+    wait_for("the new policies to be in force", PATIENCE, || {
+        cluster.all().all(|i| policy(cluster, i) == new).then_some(())
+    });
+    wait_for("the mismatch to be gone", PATIENCE, || {
+        cluster.all().all(|i| !differs(cluster, i)).then_some(())
+    });
+    load.go_on();
+}
+
+#[test]
+fn policies_change_twice_under_load_and_nothing_is_lost() {
+    let rule = |policy: &str| format!("[[conflicts]]\nkeys = \"l:*\"\npolicy = {policy}\n");
+    let cluster =
+        Cluster::start(Options { extra: rule("\"lww\""), sync: "everysec", ..Options::new(Shape::Ring, 3) });
+    cluster.client(0).call(&["HSET", "l:h", "f", "0"]);
+    cluster.await_converged(PATIENCE);
+    let load = Load::default();
+    let all: Vec<Written> = std::thread::scope(|scope| {
+        let (cluster, load) = (&cluster, &load);
+        let writers: Vec<_> = cluster.all().map(|i| scope.spawn(move || load.run(cluster, i))).collect();
+        change_one_by_one(cluster, load, [0, 1, 2], &rule("\"crdt\""), ["lww", "crdt"]);
+        load.merges.store(true, Ordering::Relaxed);
+        let lines = rule("\"hook\"\nhook = \"concat-unique-lines\"");
+        change_one_by_one(cluster, load, [2, 0, 1], &lines, ["crdt", "hook"]);
+        load.done.store(true, Ordering::Relaxed);
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    cluster.await_converged(PATIENCE);
+    for i in cluster.all() {
+        let mut client = cluster.client(i);
+        for (region, written) in all.iter().enumerate() {
+            for (field, value) in &written.own {
+                assert_eq!(client.text(&["HGET", &format!("l:own:{region}"), field]), *value);
+            }
+        }
+        let added: BTreeSet<String> = all.iter().flat_map(|written| written.added.iter().cloned()).collect();
+        assert_eq!(words(&client.call(&["SMEMBERS", "l:added"])).into_iter().collect::<BTreeSet<_>>(), added);
+        assert_eq!(client.int(&["INCRBY", "l:count", "0"]), added.len() as i64);
+        for policy in ["lww", "crdt", "hook"] {
+            let met = cluster.metric(i, "meridian_conflicts_total", &[("policy", policy)]);
+            println!("{}: {met} conflicts under {policy}", cluster.name(i));
+            assert!(met > 0.0, "no conflict under {policy}: the load is too tame");
+        }
+    }
+    println!("{} writes while the policies changed", load.writes.into_inner());
 }

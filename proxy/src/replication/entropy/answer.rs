@@ -94,21 +94,42 @@ async fn serve(
 }
 
 fn ranges(region: &Region, from: Place, now_ms: u64) -> Result<Answer, StoreError> {
-    let (mut at, mut ranges, mut keys) = (from, Vec::new(), 0);
-    while usize::from(at.database) < DATABASES && keys < STEP_KEYS && ranges.len() < RANGES_MAX {
-        let stretch = region.keyspace().keys_between(at.database, at.hash, None, RANGE_KEYS)?;
-        let mut digest = 0u128;
-        for key in &stretch.keys {
-            let shown = region.keyspace().digest_of(&KeyRef::new(at.database, key), now_ms)?;
-            digest = digest.wrapping_add(shown.unwrap_or(0));
+    let (mut at, mut ranges, mut left) = (from, Vec::new(), STEP_KEYS);
+    while usize::from(at.database) < DATABASES && left > 0 && ranges.len() < RANGES_MAX {
+        let stretch = region.keyspace().keys_between(at.database, at.hash, None, left)?;
+        left = left.saturating_sub(stretch.keys.len());
+        let hashes: Vec<u64> = stretch.keys.iter().map(|key| key_hash(key)).collect();
+        let mut begin = 0;
+        loop {
+            let end = range_end(&hashes, begin);
+            let mut digest = 0u128;
+            for key in stretch.keys.get(begin..end).unwrap_or_default() {
+                let shown = region.keyspace().digest_of(&KeyRef::new(at.database, key), now_ms)?;
+                digest = digest.wrapping_add(shown.unwrap_or(0));
+            }
+            let count = u32::try_from(end - begin).unwrap_or(u32::MAX);
+            let until = hashes.get(end).copied().or(stretch.next);
+            let behind = Place::behind(at.database);
+            let until = until.map_or(behind, |hash| Place { database: at.database, hash });
+            ranges.push(Range { until, keys: count, digest });
+            at = until;
+            begin = end;
+            if begin >= hashes.len() || ranges.len() >= RANGES_MAX {
+                break;
+            }
         }
-        let behind = Place::behind(at.database);
-        at = stretch.next.map_or(behind, |hash| Place { database: at.database, hash });
-        keys += stretch.keys.len();
-        let count = u32::try_from(stretch.keys.len()).unwrap_or(u32::MAX);
-        ranges.push(Range { until: at, keys: count, digest });
     }
     Ok(Answer::Ranges(ranges))
+}
+
+/// Where a range ends that begins with the hash at `begin`: keys of one hash are never torn apart.
+fn range_end(hashes: &[u64], begin: usize) -> usize {
+    let Some(rest) = hashes.get(begin..) else { return begin };
+    let Some(first_out) = rest.get(RANGE_KEYS) else { return hashes.len() };
+    match rest.partition_point(|hash| hash < first_out) {
+        0 => begin + rest.partition_point(|hash| hash == first_out),
+        before => begin + before,
+    }
 }
 
 fn list(region: &Region, from: Place, to: Option<u64>, now_ms: u64) -> Result<Answer, StoreError> {
@@ -179,4 +200,22 @@ fn records(key: &KeyRef<'_>, object: &Object) -> Vec<u8> {
         }
     });
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_even_and_keep_keys_of_one_hash_together() {
+        let hashes: Vec<u64> = (0..300).collect();
+        assert_eq!(range_end(&hashes, 0), RANGE_KEYS);
+        assert_eq!(range_end(&hashes, 256), 300);
+        let same: Vec<u64> = std::iter::repeat_n(7, 200).chain(8..20).collect();
+        assert_eq!(range_end(&same, 0), 200);
+        assert_eq!(range_end(&same, 200), same.len());
+        let torn: Vec<u64> = (0..100).chain(std::iter::repeat_n(100, 60)).collect();
+        assert_eq!(range_end(&torn, 0), 100);
+        assert_eq!(range_end(&[], 0), 0);
+    }
 }

@@ -13,10 +13,24 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 
 /// Three ports that nobody uses now and that are given out once in this process.
 pub fn take() -> Addresses {
-    let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let tcp = |port| TcpListener::bind(local(port)).is_ok();
-    let udp = |port| UdpSocket::bind(local(port)).is_ok();
     Addresses { resp: local(find(tcp)), link: local(find(udp)), admin: local(find(tcp)) }
+}
+
+/// The first port of a demo of so many regions, whose others are at fixed distances from it.
+pub fn take_for_demo(regions: u16) -> u16 {
+    find(|first| (first..first + regions).all(|port| tcp(port) && udp(port + 1000) && tcp(port + 3000)))
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn tcp(port: u16) -> bool {
+    TcpListener::bind(local(port)).is_ok()
+}
+
+fn udp(port: u16) -> bool {
+    UdpSocket::bind(local(port)).is_ok()
 }
 
 /// A port that nobody uses now.
