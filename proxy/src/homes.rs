@@ -192,7 +192,7 @@ impl Homes {
             let Some(seat) = book.seat(&rule.keys) else { continue };
             let until = seat.lease_until(&members, rule.lease_ms).unwrap_or_default();
             let has_applied = || region.sequencer().covers(&seat.appointment().after);
-            let moving = seat.is_mine() && (seat.is_stopped() || !has_applied());
+            let moving = seat.is_mine() && (seat.is_stopped() || seat.is_beginning() || !has_applied());
             let released = seat.appointment().released;
             rule.set(Standing { term: seat.term(), until, moving, released });
             held += i64::from(seat.is_mine());

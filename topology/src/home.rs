@@ -149,6 +149,8 @@ pub struct Seat {
     confirmed: BTreeMap<RegionId, MonoMs>,
     /// The holder is about to hand over.
     stopped: bool,
+    /// The holder was appointed in this run, and has not had a lease yet.
+    beginning: bool,
 }
 
 impl Seat {
@@ -167,7 +169,7 @@ impl Seat {
         // What is fresh learns first; and who is asked knows what it was bound to.
         let bound = (!kept.fresh).then_some(Bound { to, until });
         let learning_until = kept.fresh.then_some(until);
-        Self { me, kept, learning_until, bound, confirmed: BTreeMap::new(), stopped: false }
+        Self { me, kept, learning_until, bound, confirmed: BTreeMap::new(), stopped: false, beginning: false }
     }
 
     /// Whoever it was bound to before its rule was taken away and came back, it is for the rest of that lease.
@@ -222,6 +224,7 @@ impl Seat {
         self.kept.settled = false;
         self.confirmed.clear();
         self.stopped = false;
+        self.beginning = self.is_mine();
         true
     }
 
@@ -287,10 +290,16 @@ impl Seat {
         self.lease_until(members, lease_ms).is_some_and(|until| now < until)
     }
 
-    /// A fresh holder that most members have confirmed is fresh no more.
+    /// Whether it is the home since a moment ago, and has not had its first lease.
+    pub fn is_beginning(&self) -> bool {
+        self.beginning
+    }
+
+    /// A holder has its first lease: a fresh one, which most members have confirmed, is fresh no more.
     pub fn settle(&mut self, members: &BTreeSet<RegionId>, lease_ms: u64) {
         if self.lease_until(members, lease_ms).is_some() {
             self.kept.fresh = false;
+            self.beginning = false;
         }
     }
 

@@ -21,7 +21,8 @@ pub struct Standing {
     pub term: Term,
     /// Until when this region may grant writes, if it is the home.
     pub until: MonoMs,
-    /// This region is the home and does not act: it is about to hand over, or has not applied all that it has to.
+    /// This region is the home and does not act: it is about to hand over, or has not had its first
+    /// lease or not applied all that it has to.
     pub moving: bool,
     /// The term that was given up for the present one: what was granted in it the present home has.
     pub released: Option<Term>,
