@@ -14,17 +14,18 @@
 //! are merged field by field, unless the hook says that it merges whole hashes
 //! ([`MergeHook::merge_hash`]).
 //!
-//! The [court] tries a hook before it is used; [`fingerprint`] is what regions compare while
-//! it is.
+//! The [court] tries a hook before it is used; [fingerprints](fingerprint) are what regions compare while
+//! it is, and a hook that they differ on goes into [quarantine].
 
 pub mod abi;
 pub mod builtin;
 pub mod court;
+pub mod fingerprint;
 mod json;
+pub mod quarantine;
+pub mod question;
 
 use std::borrow::Cow;
-
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::clock::Stamp;
 use crate::policy::HookId;
@@ -236,30 +237,6 @@ fn checked(mut merged: MergedHash, fields: &[FieldSiblings<'_>]) -> Result<Merge
         return Err(Failure::BadOutput);
     }
     Ok(merged)
-}
-
-/// What two regions compare: the same question must have had the same answer. A difference means
-/// that the hook is not deterministic or not the same, and it goes into quarantine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint {
-    /// Of hook, key, field and siblings.
-    pub question: u128,
-    /// Of the value or the failure.
-    pub answer: u128,
-}
-
-/// The fingerprint of one merge.
-pub fn fingerprint(hook: &HookId, call: &Call<'_>, answer: &Result<Vec<u8>, Failure>) -> Fingerprint {
-    let mut question = hook.identity.to_vec();
-    abi::encode_call(call, &mut question);
-    let (tag, content) = match answer {
-        Ok(value) => (0, value.as_slice()),
-        Err(failure) => (1, failure.name().as_bytes()),
-    };
-    let mut hasher = Xxh3::new();
-    hasher.update(&[tag]);
-    hasher.update(content);
-    Fingerprint { question: xxh3_128(&question), answer: hasher.digest128() }
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ REFUSALS = {
     "a sync that does not exist": ({"config": {"log": {"sync": "sometimes"}}}, "sync"),
     "a policy that does not exist": ({"config": {"conflicts": [{"keys": "*", "policy": "best"}]}}, "policy"),
     "a hook without a hook": ({"config": {"conflicts": [{"keys": "*", "policy": "hook"}]}}, "hook"),
+    "a shadow that does not exist": ({"config": {"conflicts": [{"keys": "*", "policy": "crdt", "shadow": {"policy": "best"}}]}}, "shadow"),
     "a home that does what nobody knows": ({"config": {"homes": [{"keys": "*", "region": "eu", "elsewhere": "ask"}]}}, "elsewhere"),
     "no clients at all": ({"config": {"limits": {"maxClients": 0}}}, "maxClients"),
     "a host name to listen on": ({"config": {"listen": {"resp": "localhost:6380"}}}, "resp"),
@@ -263,12 +264,14 @@ class Configuration(unittest.TestCase):
 
     def test_every_value_arrives_as_it_is(self):
         patterns = ["profile:*", 'quo"te\\slash', "<a&b>", "h\u00e9llo \U0001f600", "tab\t", "{{ .Release.Name }}", "'"]
-        more = {"config": {"conflicts": [{"keys": keys, "policy": "crdt"} for keys in patterns],
+        shadow = {"policy": "hook", "hook": "max"}
+        more = {"config": {"conflicts": [{"keys": keys, "policy": "crdt", "shadow": shadow} for keys in patterns],
                            "limits": {"maxClients": 999999},
                            "topology": {"shape": "custom", "order": [],
                                         "feeds": [["eu", "us"], ["us", "ap"], ["ap", "eu"]]}}}
         rendered = tomllib.loads(self.rendered(more)[0])
         self.assertEqual([rule["keys"] for rule in rendered["conflicts"]], patterns)
+        self.assertTrue(all(rule["shadow"] == shadow for rule in rendered["conflicts"]))
         self.assertEqual(rendered["limits"]["max_clients"], 999999)
         self.assertEqual(rendered["topology"]["feeds"], [["eu", "us"], ["us", "ap"], ["ap", "eu"]])
         self.assertEqual(rendered["auth"], {"password_file": "/etc/meridian/auth/password"})

@@ -45,9 +45,10 @@ CASES = {
         {"meridian_cert_expiry_seconds{WHO}": "1210000-60x180"},
         {"meridian_cert_expiry_seconds{WHO}": "2592000-60x180"}, {}),
     "MeridianHookQuarantined": (
-        {'meridian_hook_failures_total{WHO,hook="cart",reason="quarantined"}': "0x175 0+3x5"},
+        {'meridian_hook_quarantined{WHO,hook="cart"}': "0x179 1", 'meridian_hook_quarantined{WHO,hook="max"}': "0x180"},
+        # A hook that fails alike everywhere, and one that was released.
         {'meridian_hook_failures_total{WHO,hook="cart",reason="fuel"}': "0+3x180",
-         'meridian_hook_failures_total{WHO,hook="cart",reason="quarantined"}': "9x180"}, {"hook": "cart", "reason": "quarantined"}),
+         'meridian_hook_quarantined{WHO,hook="cart"}': "1x170 0x10"}, {"hook": "cart"}),
     "MeridianRegionFenced": (
         {'meridian_fenced{WHO,region="us"}': "0x170 1x10", 'meridian_fenced{WHO,region="ap"}': "0x180"},
         {'meridian_fenced{WHO,region="us"}': "1x100 0x80"}, {"region": "us"}),

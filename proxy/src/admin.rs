@@ -1,5 +1,5 @@
 //! The admin server: what a region tells operators and Prometheus over HTTP. Nothing here changes
-//! anything, but for `/reload`, `/verify` and, where they are on, the fault knobs.
+//! anything, but for `/reload`, `/verify`, `/hooks/release` and, where they are on, the fault knobs.
 //!
 //! | path | answer |
 //! |---|---|
@@ -11,11 +11,13 @@
 //! | `/conflicts/follow` | the same as server-sent events, as they come |
 //! | `/reload` | POST: reads the configuration anew, as SIGHUP does |
 //! | `/verify` | POST: compares everything with all neighbours, mends what differs; GET: how that stands |
+//! | `/hooks/release` | POST with `?hook=NAME`: releases a merge hook from quarantine, in all regions |
 //! | `/faults` | with `[dev] faults`: shows (GET) and turns (POST) the fault knobs |
 
 pub mod conflicts;
 mod faults;
 mod guard;
+pub mod hooks;
 mod sample;
 pub mod status;
 #[cfg(test)]
@@ -134,6 +136,7 @@ fn router(view: View) -> Router {
         .route("/conflicts/follow", get(conflicts::follow))
         .route("/reload", axum::routing::post(reload))
         .route("/verify", get(verify::show).post(verify::begin))
+        .route("/hooks/release", axum::routing::post(hooks::release))
         .route("/faults", get(faults::show).post(faults::turn))
         .fallback(not_found)
         .with_state(view)

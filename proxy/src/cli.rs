@@ -94,7 +94,7 @@ Examples:
   meridian status --admin http://10.0.0.1:9380 --watch
   meridian status --json | jq .links")]
     Status(status::StatusArgs),
-    /// Try merge hooks before they are used
+    /// Try merge hooks before they are used, replay conflicts, release from quarantine
     Hook {
         /// What to do.
         #[command(subcommand)]
@@ -146,7 +146,7 @@ impl Cli {
             Command::Check(args) => check::run(&args.config),
             Command::Cert { command } => cert::run(&command),
             Command::Status(args) => status::run(&args).await,
-            Command::Hook { command } => hook::run(&command),
+            Command::Hook { command } => hook::run(&command).await,
             Command::Verify(args) => verify::run(&args).await,
             Command::Conflicts(args) => conflicts::run(&args).await,
         }

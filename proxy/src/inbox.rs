@@ -10,6 +10,7 @@
 //! | [`record`] | a record and its stored form |
 //! | [`gate`] | how many are recorded |
 //! | [`evidence`] | what the rivals had written, from the object |
+//! | [`asking`] | what hooks and shadow policies make of them, asked afterwards |
 //! | [`shelf`] | records in the store: bounds, indexes |
 //! | `writer` | the thread |
 //! | [`page`] | listing: filters, newest first, and following |
@@ -20,6 +21,7 @@
 //! power loss up to a second more. The conflicting values themselves are in the object until a later write has
 //! seen them.
 
+pub mod asking;
 pub mod evidence;
 pub mod form;
 pub mod gate;
@@ -42,6 +44,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::settings;
+use crate::keyspace::Keyspace;
 use crate::keyspace::placed::PlacedConflict;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
@@ -49,7 +52,7 @@ pub use evidence::{Evidence, VALUE_MAX};
 pub use gate::Gate;
 pub use record::{Record, Rival, Written};
 use shelf::Shelf;
-use writer::{Bounds, Queue};
+use writer::{Bounds, Noted, Queue};
 
 /// Followers at once.
 const FOLLOWERS_MAX: usize = 8;
@@ -115,11 +118,12 @@ impl Claim<'_> {
     }
 }
 
-fn record_of(placed: PlacedConflict, evidence: Evidence, noticed_by: Origin, at_ms: u64) -> Record {
+fn record_of(placed: PlacedConflict, evidence: Evidence, noticed_by: Origin, at_ms: u64) -> Noted {
     let (id, rule, outcome) = (id_of(&placed), placed.rule().into_owned(), placed.outcome());
     let PlacedConflict { database, key, conflict, policy, .. } = placed;
-    let Evidence { rivals, loser, shown } = evidence;
-    Record {
+    let Evidence { rivals, loser, shown, asking } = evidence;
+    let winner = conflict.winner.name();
+    let record = Record {
         id,
         at_ms,
         noticed_by,
@@ -135,7 +139,9 @@ fn record_of(placed: PlacedConflict, evidence: Evidence, noticed_by: Origin, at_
         loser,
         shown,
         restored_ms: None,
-    }
+        shadow: None,
+    };
+    Noted { record, asking, winner }
 }
 
 fn id_of(placed: &PlacedConflict) -> u128 {
@@ -156,19 +162,21 @@ pub fn distinct(mut conflicts: Vec<PlacedConflict>) -> Vec<PlacedConflict> {
 }
 
 impl Inbox {
-    /// Opens the inbox in `store` and starts its thread.
+    /// Opens the inbox of `keyspace` in `store` and starts its thread.
     ///
     /// # Errors
     /// When the store cannot be read, or there is no thread to be had.
     pub fn open(
         store: Arc<dyn Store>,
+        keyspace: Arc<Keyspace>,
         settings: &settings::Inbox,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<(Self, JoinHandle<()>)> {
         let shelf = Arc::new(Shelf::open(store)?);
         let (sender, newest) = watch::channel(shelf.head().next);
         let bounds = Bounds { max_bytes: settings.max, retention: settings.retention };
-        let (queue, thread) = writer::spawn(Arc::clone(&shelf), bounds, Arc::clone(&metrics), sender)?;
+        let (queue, thread) =
+            writer::spawn(Arc::clone(&shelf), keyspace, bounds, Arc::clone(&metrics), sender)?;
         let gate = Arc::new(Gate::new(settings.records_per_second, settings.burst));
         let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
         Ok((Self { shelf, gate, queue, metrics, newest, restoring: Mutex::new(()), followers }, thread))

@@ -39,6 +39,20 @@ pub struct Metrics {
     pub hook_failures: IntCounterVec,
     /// `hook_seconds{hook}`.
     pub hook_seconds: HistogramVec,
+    /// `shadow_evaluated_total{policy,rule}`.
+    pub shadow_evaluated: IntCounterVec,
+    /// `shadow_differs_total{policy,rule}`.
+    pub shadow_differs: IntCounterVec,
+    /// `shadow_unknown_total{policy,rule}`.
+    pub shadow_unknown: IntCounterVec,
+    /// `hook_quarantined{hook}`: sampled.
+    pub hook_quarantined: IntGaugeVec,
+    /// `hook_quarantines_total{hook}`.
+    pub hook_quarantines: IntCounterVec,
+    /// `hook_answers_compared_total`.
+    pub hook_answers_compared: IntCounter,
+    /// `hook_answers_unasked_total`.
+    pub hook_answers_unasked: IntCounter,
     /// `conflict_window_seconds`.
     pub conflict_window: Histogram,
     /// `conflict_records_dropped_total`.
@@ -192,6 +206,39 @@ impl Metrics {
                 "Time of a merge hook's call.",
                 &["hook"],
                 exponential_buckets(1e-6, 4.0, 10)?,
+            )?,
+            shadow_evaluated: build.counters(
+                "shadow_evaluated_total",
+                "Recorded conflicts that a shadow policy was tried on.",
+                &["policy", "rule"],
+            )?,
+            shadow_differs: build.counters(
+                "shadow_differs_total",
+                "Recorded conflicts after which a shadow policy would have shown something else.",
+                &["policy", "rule"],
+            )?,
+            shadow_unknown: build.counters(
+                "shadow_unknown_total",
+                "Recorded conflicts that a shadow policy could not be tried on within bounds.",
+                &["policy", "rule"],
+            )?,
+            hook_quarantined: build.gauges(
+                "hook_quarantined",
+                "Whether a merge hook is not used any more because it answered one question in two ways.",
+                &["hook"],
+            )?,
+            hook_quarantines: build.counters(
+                "hook_quarantines_total",
+                "Times that a merge hook was put in quarantine.",
+                &["hook"],
+            )?,
+            hook_answers_compared: build.counter(
+                "hook_answers_compared_total",
+                "Answers of merge hooks that were equal in two regions.",
+            )?,
+            hook_answers_unasked: build.counter(
+                "hook_answers_unasked_total",
+                "Answers of other regions' hooks that were not compared here: other values by then, or too many.",
             )?,
             conflict_window: build.histogram(
                 "conflict_window_seconds",

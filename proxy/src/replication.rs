@@ -4,7 +4,7 @@
 //! One task, the [`hub`], owns the state machine of `meridian-topology` and applies ops, in order.
 //! [`dials`] keeps the connections that routes need; each connection has its tasks ([`peer`]) for
 //! control messages and incoming streams; each subscription a neighbour has with us is a task that
-//! tails the log ([`outgoing`]).
+//! tails the log ([`outgoing`]). What hooks were asked elsewhere is asked here, too, by [`hooks`].
 //!
 //! Everything on a connection is in the protocol that the hellos have settled ([`Protocol`](meridian_topology::frame::Protocol)).
 //!
@@ -18,6 +18,7 @@
 pub mod apply;
 mod dials;
 pub mod entropy;
+mod hooks;
 mod hub;
 mod outgoing;
 mod peer;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 
 use meridian_conflict::clock::RegionId;
 use meridian_topology::graph::RegionName;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::cert::Identity;
@@ -56,6 +57,7 @@ pub struct Replication {
     endpoint: Arc<Endpoint>,
     hub: JoinHandle<()>,
     entropy: JoinHandle<()>,
+    hooks: JoinHandle<()>,
     renewal: JoinHandle<()>,
 }
 
@@ -81,12 +83,15 @@ impl Replication {
         let endpoint = Arc::new(endpoint);
         let address = endpoint.local_address().unwrap_or(settings.listen.link);
         let entropy = tokio::spawn(entropy::run(Arc::clone(&region)));
+        let (questions, heard) = mpsc::channel(hooks::QUESTIONS_MAX);
+        let hooks = tokio::spawn(hooks::run(Arc::clone(&region), heard));
         let (in_force, identity) = watch::channel(Arc::new(identity));
         let renewal = renewal::watch_files(Arc::clone(&region), Arc::clone(&endpoint), in_force);
         let renewal = tokio::spawn(renewal);
-        let hub =
-            tokio::spawn(hub::run(Arc::clone(&region), Arc::clone(&endpoint), allowed, identity, states));
-        Ok(Self { address, endpoint, hub, entropy, renewal })
+        let endpoint_of_hub = Arc::clone(&endpoint);
+        let hub = hub::run(Arc::clone(&region), endpoint_of_hub, allowed, identity, states, questions);
+        let hub = tokio::spawn(hub);
+        Ok(Self { address, endpoint, hub, entropy, hooks, renewal })
     }
 
     /// Tells the peers and closes. Call once the region drains.
@@ -94,6 +99,7 @@ impl Replication {
         let _ = self.hub.await;
         // Whatever it is at can break off anywhere.
         self.entropy.abort();
+        self.hooks.abort();
         self.renewal.abort();
         self.endpoint.close(crate::link::close::CloseReason::ShuttingDown).await;
     }

@@ -20,6 +20,8 @@ mod protocol;
 use std::collections::BTreeSet;
 
 use meridian_conflict::clock::{Hlc, Origin, RegionId, VersionVector};
+use meridian_conflict::hook::quarantine::Entry;
+use meridian_conflict::hook::question::Subject;
 use serde::{Deserialize, Serialize};
 
 use crate::time::{MonoMs, WallMs};
@@ -34,6 +36,9 @@ pub const CONTROL_BYTES_MAX: usize = 1 << 20;
 
 /// The longest encoded table of policies.
 pub const POLICY_BYTES_MAX: usize = meridian_conflict::policy::MAX_TABLE_BYTES;
+
+/// The most answers of a hook in one message.
+pub const ANSWERS_MAX: usize = 64;
 
 /// A message from a peer does not decode. Nothing of it took effect; the link must close, because
 /// what follows cannot be trusted to be in step.
@@ -143,6 +148,41 @@ pub enum Control {
     },
     /// Somebody's policies, when a link stands and when they change.
     Policies(Announced),
+    /// What a hook has answered, for comparison: each question once, at a bounded pace.
+    Answers(Answers),
+    /// Hooks that were confined or released, when a link stands and when one is.
+    Quarantine(Vec<Entry>),
+}
+
+/// Answers of one hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    /// The hook's identity.
+    pub hook: [u8; 32],
+    /// Its generation in the quarantine when it was asked.
+    pub generation: u64,
+    /// At most [`ANSWERS_MAX`].
+    pub answers: Vec<Answered>,
+}
+
+/// What a hook answered once. The values are not told: who has the same ones can ask for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Who asked it.
+    pub region: RegionId,
+    /// How many regions may still pass it on: an answer that everybody has forgotten again must not go round for ever.
+    pub hops: u8,
+    /// The database.
+    pub database: u8,
+    /// The key.
+    #[serde(with = "serde_bytes")]
+    pub key: Box<[u8]>,
+    /// What of it.
+    pub subject: Subject,
+    /// The question's fingerprint.
+    pub question: u128,
+    /// The answer's.
+    pub answer: u128,
 }
 
 /// A member's policies. A later announcement replaces an earlier one.

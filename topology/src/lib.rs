@@ -9,6 +9,7 @@ pub mod feed;
 pub mod frame;
 pub mod graph;
 pub mod home;
+pub mod ledger;
 pub mod plan;
 pub mod replica;
 pub mod route;

@@ -27,6 +27,7 @@
 
 mod effect;
 mod greeting;
+mod hooks;
 mod intake;
 mod link;
 mod loading;
@@ -44,12 +45,14 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use meridian_conflict::clock::{Hlc, Origin, RegionId, VersionVector};
+use meridian_conflict::hook::quarantine::Quarantine;
 use meridian_conflict::op::Op;
 
 use crate::delivery::Delivery;
 use crate::feed::Feed;
 use crate::frame::{Announced, Control, GoodbyeReason, Hello, Refusal};
 use crate::graph::Graph;
+use crate::ledger::Ledger;
 use crate::route::{Router, lives};
 use crate::stability::Stability;
 use crate::time::{MonoMs, WallMs};
@@ -98,6 +101,10 @@ pub struct Replica<B> {
     short_of: BTreeSet<RegionId>,
     /// Every member's policies, as far as they are known.
     announced: BTreeMap<RegionId, Announced>,
+    quarantine: Quarantine,
+    ledger: Ledger,
+    /// When answers of hooks are told next.
+    answers_at: Option<MonoMs>,
     effects: VecDeque<Effect<B>>,
 }
 
@@ -137,6 +144,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
             skewed: BTreeMap::new(),
             short_of: BTreeSet::new(),
             announced: BTreeMap::new(),
+            quarantine: Quarantine::default(),
+            ledger: Ledger::default(),
+            answers_at: None,
             effects: VecDeque::new(),
         }
     }
@@ -244,6 +254,8 @@ impl<B: AsRef<[u8]>> Replica<B> {
             }
             Control::Goodbye { .. } => self.close(peer, CloseReason::Goodbye),
             Control::Policies(announced) => self.take_policies(peer, announced),
+            Control::Answers(answers) => self.take_answers(now, wall, peer, answers),
+            Control::Quarantine(entries) => self.take_quarantine(peer, entries),
         }
     }
 

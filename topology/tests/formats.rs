@@ -13,11 +13,13 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use meridian_conflict::clock::{Dot, Hlc, Origin, RegionId, VersionVector};
+use meridian_conflict::hook::quarantine::{Entry, Reason};
+use meridian_conflict::hook::question::Subject;
 use meridian_conflict::op::Header;
 use meridian_topology::entropy::{Answer, Ask, EntropyRefusal, Listed, Place, Range};
 use meridian_topology::frame::batch::{BatchDecoder, BatchEncoder};
 use meridian_topology::frame::{
-    Announced, Control, Echo, GoodbyeReason, Heartbeat, Hello, PROTOCOLS, Refusal, Row,
+    Announced, Answered, Answers, Control, Echo, GoodbyeReason, Heartbeat, Hello, PROTOCOLS, Refusal, Row,
 };
 use meridian_topology::home::message::{self as homes, Claim, Head, KeptSeat, Line, Told};
 use meridian_topology::home::{Appointment, Ballot, Kept, Term, Verdict};
@@ -85,6 +87,21 @@ fn controls() -> Vec<(&'static str, Control)> {
         durable: vector(),
     };
     let regions = [RegionId(1), RegionId(2)].into_iter().collect();
+    let answered = |subject| Answered {
+        region: RegionId(1),
+        hops: 2,
+        database: 3,
+        key: (*b"key").into(),
+        subject,
+        question: 1 << 70,
+        answer: 5,
+    };
+    let field = Subject::Field((*b"f").into());
+    let answers = [Subject::String, field.clone(), Subject::Hash].map(answered).into();
+    let both = [(RegionId(2), 6), (RegionId(1), 5)];
+    let reason = Reason::new(1_700_000_000_000, (3, b"key", &field), 1 << 70, both);
+    let confined = Entry { hook: [7; 32], generation: 3, reason: Some(reason) };
+    let released = Entry { hook: [8; 32], generation: 2, reason: None };
     vec![
         ("hello", Control::Hello(Box::new(hello))),
         ("subscribe", Control::Subscribe { id: 3, regions, from: vector() }),
@@ -101,6 +118,8 @@ fn controls() -> Vec<(&'static str, Control)> {
                 table: vec![1, 0, 0],
             }),
         ),
+        ("answers", Control::Answers(Answers { hook: [7; 32], generation: 2, answers })),
+        ("quarantine", Control::Quarantine(vec![confined, released])),
     ]
 }
 

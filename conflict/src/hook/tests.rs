@@ -230,19 +230,23 @@ fn a_merged_hash_decodes_or_is_refused() {
 
 #[test]
 fn a_fingerprint_tells_questions_and_answers_apart() {
-    let hook = BuiltIn::new(Kind::Max);
+    use crate::hook::fingerprint::{Asker, answer, hash_answer};
+    let asker = |hook: &BuiltIn| Asker { hook: hook.id().identity, generation: 0 };
+    let max = asker(&BuiltIn::new(Kind::Max));
     let values = siblings(&[b"1", b"2"]);
     let call = Call { key: b"k", field: None, siblings: &values };
-    let yes = fingerprint(hook.id(), &call, &Ok(b"2".to_vec()));
-    assert_eq!(yes, fingerprint(hook.id(), &call, &Ok(b"2".to_vec())));
-    let no = fingerprint(hook.id(), &call, &Err(Failure::Trap));
-    assert_eq!(yes.question, no.question);
-    assert_ne!(yes.answer, no.answer);
-    assert_ne!(no.answer, fingerprint(hook.id(), &call, &Ok(b"trap".to_vec())).answer);
-    let elsewhere = Call { field: Some(b""), ..call };
-    assert_ne!(yes.question, fingerprint(hook.id(), &elsewhere, &Ok(b"2".to_vec())).question);
-    let other = BuiltIn::new(Kind::Min);
-    assert_ne!(yes.question, fingerprint(other.id(), &call, &Ok(b"2".to_vec())).question);
+    assert_eq!(max.question(&call), max.question(&call));
+    assert_ne!(max.question(&call), max.question(&Call { field: Some(b""), ..call }));
+    assert_ne!(max.question(&call), asker(&BuiltIn::new(Kind::Min)).question(&call));
+    assert_ne!(max.question(&call), Asker { generation: 2, ..max }.question(&call));
+    let (yes, no) = (answer(&Ok(b"2".to_vec())), answer(&Err(Failure::Trap)));
+    assert_eq!(yes, answer(&Ok(b"2".to_vec())));
+    assert_ne!(yes, no);
+    assert_ne!(no, answer(&Err(Failure::Fuel)));
+    assert_ne!(no, answer(&Ok(b"trap".to_vec())));
+    let fields = |a: &[u8], b: &[u8]| hash_answer(&Ok(vec![(Box::from(a), Box::from(b))]));
+    assert_ne!(fields(b"ab", b"c"), fields(b"a", b"bc"));
+    assert_eq!(hash_answer(&Err(Failure::Trap)), no);
 }
 
 /// The laws that a built-in hook breaks, as the court reports them on thousands of cases.

@@ -27,7 +27,7 @@
 {{- end }}
 {{- end }}
 
-{{/* A configuration as TOML: its keys in snake_case, one level of tables. */}}
+{{/* A configuration as TOML: its keys in snake_case, one level of tables, and one below the items of lists. */}}
 {{- define "meridian.toml" -}}
 {{- include "meridian.toml.keys" . | trim }}
 {{- range $name, $table := . }}
@@ -44,6 +44,13 @@
 
 [[{{ snakecase $name }}]]
 {{ include "meridian.toml.keys" . | trim }}
+{{- range $key, $inner := . }}
+{{- if and (kindIs "map" $inner) (not (include "meridian.toml.absent" $inner)) }}
+
+[{{ snakecase $name }}.{{ snakecase $key }}]
+{{ include "meridian.toml.keys" $inner | trim }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}

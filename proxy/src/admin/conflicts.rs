@@ -1,6 +1,6 @@
 //! `/conflicts` and `/conflicts/follow`: the conflict inbox over HTTP.
 //!
-//! Both take `key`, `database`, `policy` and `kind`, any bytes percent-encoded. The list takes `limit` and `after`, and
+//! Both take `key`, `database`, `policy`, `kind` and `shadow=differs`, any bytes percent-encoded. The list takes `limit` and `after`, and
 //! answers a [`Listing`]. Following answers server-sent events, each with a record's id and JSON, from `after` (or
 //! the header `Last-Event-ID`) on, else from now on. A follower that falls too far behind gets the event `cut` and
 //! is left; one that does not read is left by the connection's guard.
@@ -53,6 +53,8 @@ fn parse(query: Option<&str>) -> Result<Asked, String> {
             "key" => asked.filter.key = Some(value),
             "policy" => asked.filter.policy = Some(text()?),
             "kind" => asked.filter.kind = Some(text()?),
+            "shadow" if value == b"differs" => asked.filter.shadow_differs = true,
+            "shadow" => return Err("shadow can be `differs` only".to_owned()),
             "database" => {
                 let number = text()?.parse().map_err(|_| "database is a number from 0 to 15".to_owned())?;
                 asked.filter.database = Some(number);
@@ -177,15 +179,20 @@ mod tests {
     fn queries() {
         assert_eq!(parse(None), Ok(Asked::default()));
         let id = id_text(5);
-        let asked = parse(Some(&format!("key=a%ff+b&database=3&policy=lww&kind=field&limit=7&after={id}&")));
+        let asked = parse(Some(&format!(
+            "key=a%ff+b&database=3&policy=lww&kind=field&shadow=differs&limit=7&after={id}&"
+        )));
         let filter = Filter {
             key: Some(b"a\xff b".to_vec()),
             database: Some(3),
             policy: Some("lww".into()),
             kind: Some("field".into()),
+            shadow_differs: true,
         };
         assert_eq!(asked, Ok(Asked { filter, limit: Some(7), after: Some(5) }));
-        for bad in ["limit=0", "limit=1001", "limit=x", "after=5", "database=x", "policy=%ff", "keys=a"] {
+        for bad in
+            ["limit=0", "limit=1001", "limit=x", "after=5", "database=x", "policy=%ff", "keys=a", "shadow=1"]
+        {
             assert!(parse(Some(bad)).is_err(), "{bad}");
         }
     }

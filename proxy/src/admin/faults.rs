@@ -14,6 +14,7 @@ use super::View;
 use crate::config::units::{format_duration, parse_duration};
 use crate::keyspace::{DATABASES, KeyRef};
 use crate::link::faults::{Fault, Faults};
+use crate::policies::witness::Contrary;
 
 /// The longest delay: longer ones are cuts.
 const DELAY_MAX: Duration = Duration::from_secs(60);
@@ -66,12 +67,25 @@ struct Lose {
     database: u8,
 }
 
+/// How this region's hooks are to be disturbed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hooks {
+    hooks: Contrary,
+}
+
 /// `POST /faults`: replaces what was set for the peer; a body with the peer alone heals its link. Or,
-/// with `lose`, loses a key's state.
+/// with `lose`, loses a key's state; or, with `hooks`, has this region's hooks answer as those of no other do (`differ`),
+/// as they did not answer before (`unsteady`), or as they should (`no`).
 pub(super) async fn turn(State(view): State<View>, body: Bytes) -> Response {
     let Some(faults) = view.region.faults() else { return absent() };
     if let Ok(lost) = serde_json::from_slice::<Lose>(&body) {
         return lose(view, lost).await;
+    }
+    if let Ok(Hooks { hooks }) = serde_json::from_slice(&body) {
+        tracing::warn!(?hooks, "disturbing hooks, as asked");
+        view.region.keyspace().policies().witness().set_contrary(hooks);
+        return told(&view, faults);
     }
     let knobs: Knobs = match serde_json::from_slice(&body) {
         Ok(knobs) => knobs,
@@ -86,7 +100,7 @@ pub(super) async fn turn(State(view): State<View>, body: Bytes) -> Response {
         Ok(fault) => {
             tracing::warn!(peer = knobs.peer, ?fault, "fault knobs turned");
             faults.set(&knobs.peer, fault);
-            told(faults)
+            told(&view, faults)
         }
         Err(error) => refused(&error),
     }
@@ -110,14 +124,15 @@ async fn lose(view: View, lost: Lose) -> Response {
     }
 }
 
-/// `GET /faults`: the links that are disturbed.
+/// `GET /faults`: the links that are disturbed, and how hooks are.
 pub(super) async fn show(State(view): State<View>) -> Response {
-    view.region.faults().map_or_else(absent, told)
+    view.region.faults().map_or_else(absent, |faults| told(&view, faults))
 }
 
-fn told(faults: &Faults) -> Response {
+fn told(view: &View, faults: &Faults) -> Response {
     let all: Vec<Knobs> = faults.all().into_iter().map(|(peer, fault)| Knobs::of(peer, fault)).collect();
-    Json(json!({ "faults": all })).into_response()
+    let hooks = view.region.keyspace().policies().witness().contrary();
+    Json(json!({ "faults": all, "hooks": hooks })).into_response()
 }
 
 fn absent() -> Response {

@@ -33,6 +33,17 @@ pub(super) fn take(view: &View) {
         metrics.cert_expiry.set(seconds_until(end, SystemTime::now()));
     }
     links(view);
+    hooks(view);
+}
+
+/// A hook that no key has any more is not shown.
+fn hooks(view: &View) {
+    let (metrics, active) = (view.region.metrics(), view.region.keyspace().policies().current());
+    metrics.hook_quarantined.reset();
+    for id in active.hook_ids() {
+        let confined = active.quarantine().is_confined(&id.identity);
+        metrics.hook_quarantined.with_label_values(&[&*id.name]).set(i64::from(confined));
+    }
 }
 
 /// Zero when nothing is taken over.

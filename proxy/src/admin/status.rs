@@ -10,6 +10,7 @@ use meridian_topology::graph::RegionName;
 use serde::{Deserialize, Serialize};
 
 use super::View;
+use super::hooks::{self, HookStatus, ShadowStatus};
 use crate::config::settings::LogSync;
 use crate::keyspace::DATABASES;
 use crate::region::Region;
@@ -66,6 +67,10 @@ pub struct Status {
     pub seeding: Option<SeedingStatus>,
     /// Ops that could not be applied and were set aside: the newest that this process has met.
     pub parked: Vec<ParkedOp>,
+    /// The merge hooks that keys have.
+    pub hooks: Vec<HookStatus>,
+    /// Policies that are only tried.
+    pub shadows: Vec<ShadowStatus>,
 }
 
 /// An op that was set aside.
@@ -240,6 +245,7 @@ impl Status {
         let names = Names::of(&membership);
         let links: Vec<LinkState> = view.links.lock().values().cloned().collect();
         let not_ready = view.not_ready();
+        let hooks = hooks::statuses(region, &names);
         Self {
             cluster: settings.cluster.clone(),
             region: settings.region.to_string(),
@@ -264,7 +270,9 @@ impl Status {
                 new_incarnation: region.recovered().new_incarnation.clone(),
                 took_ms: region.recovered().took_ms,
             },
-            warnings: warnings(view),
+            warnings: warnings(view).into_iter().chain(hooks::warnings(&hooks)).collect(),
+            hooks,
+            shadows: hooks::shadows(region),
             seeding: SeedingStatus::of(region),
         }
     }

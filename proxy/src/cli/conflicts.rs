@@ -34,6 +34,9 @@ pub struct ConflictsArgs {
     /// Only of this kind: write_write, write_delete, type_clash, field, clear_write
     #[arg(long)]
     pub kind: Option<String>,
+    /// Only those that the key's shadow policy would have settled otherwise
+    #[arg(long, value_name = "differs", value_parser = ["differs"])]
+    pub shadow: Option<String>,
     /// Go on behind the record with this id: to older ones, or to newer ones with --follow
     #[arg(long, value_name = "ID")]
     pub after: Option<String>,
@@ -47,7 +50,8 @@ pub struct ConflictsArgs {
 
 impl ConflictsArgs {
     fn query(&self, more: &[(&str, String)]) -> String {
-        let filters = [("key", &self.key), ("policy", &self.policy), ("kind", &self.kind)];
+        let filters =
+            [("key", &self.key), ("policy", &self.policy), ("kind", &self.kind), ("shadow", &self.shadow)];
         let filters = filters.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
         let more = more.iter().map(|(name, value)| (*name, value.as_str()));
         let pairs = filters.chain(more);
@@ -212,6 +216,7 @@ mod tests {
             key: Some("a&b=c d/é".into()),
             policy: None,
             kind: Some("field".into()),
+            shadow: None,
             after: None,
             limit: 1,
             json: false,

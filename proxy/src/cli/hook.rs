@@ -1,15 +1,20 @@
-//! `meridian hook test`: a merge hook before the court, without a running region.
+//! `meridian hook`: a merge hook before the court without a running region (`test`), on what a region has recorded
+//! (`replay`), and out of quarantine (`release`).
+
+pub mod replay;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use meridian_conflict::hook::MergeHook;
 use meridian_conflict::hook::builtin::BuiltIn;
 use meridian_conflict::hook::court::{self, Answer, Case, Finding, Form, Law, Verdict};
 use meridian_conflict::policy::HookId;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::status::http::{self, HttpError, Url};
 use crate::hook::{Limits, Sandbox};
 
 /// The most samples taken from a directory: every pair of them is tried.
@@ -30,6 +35,37 @@ Examples:
   meridian hook test json-merge
   meridian hook test hooks/cart.wasm --samples carts/")]
     Test(TestArgs),
+    /// Run a hook on the conflicts that a region has recorded, and say what it would change
+    #[command(after_help = "\
+The hook runs here, not in the region, on the two rivals of each record of a string or hash field, as far as
+the record has both values whole. A hook that merges whole hashes is handed the field that conflicted, alone.
+Exit code 0: every record was merged or declined. 1: the hook failed on some, or could not be run.
+
+Examples:
+  meridian hook replay json-merge
+  meridian hook replay hooks/cart.wasm --admin http://10.0.0.1:9380 --key cart:7
+  meridian hook replay hooks/cart.wasm --json | jq .differs")]
+    Replay(replay::ReplayArgs),
+    /// Release a hook from quarantine, in all regions
+    #[command(after_help = "\
+A hook is in quarantine because it gave two answers to one question; `meridian status` says to which. The
+greatest stamp shows instead. Mending the module and reloading it everywhere is the way out: the mended one is
+another hook. Release the same one only if what disturbed it is gone; if it is not, it is found out again.
+
+Example:
+  meridian hook release cart.wasm --admin http://10.0.0.1:9380")]
+    Release(ReleaseArgs),
+}
+
+/// Which hook, by whom.
+#[derive(Debug, Args)]
+pub struct ReleaseArgs {
+    /// Its name, or its identity in hexadecimal
+    #[arg(value_name = "NAME")]
+    pub hook: String,
+    /// The admin address of any region
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9380", value_parser = Url::parse)]
+    pub admin: Url,
 }
 
 /// Which hook, on what.
@@ -57,9 +93,30 @@ pub struct NotDeterministic(Box<str>);
 /// Does it.
 ///
 /// # Errors
-/// A hook or samples that cannot be read, a hook that is not deterministic.
-pub fn run(command: &HookCommand) -> anyhow::Result<()> {
-    let HookCommand::Test(args) = command;
+/// A hook or samples that cannot be read, a hook that is not deterministic, a region that does not answer.
+pub async fn run(command: &HookCommand) -> anyhow::Result<()> {
+    match command {
+        HookCommand::Test(args) => run_test(args),
+        HookCommand::Replay(args) => replay::run(args).await,
+        HookCommand::Release(args) => {
+            let name = utf8_percent_encode(&args.hook, NON_ALPHANUMERIC);
+            match http::post(&args.admin, &format!("/hooks/release?hook={name}")).await {
+                Err(HttpError::Status { status, .. }) if status.starts_with("404") => {
+                    bail!(
+                        "no hook that keys have at {} is called {:?} and in quarantine",
+                        args.admin,
+                        args.hook
+                    )
+                }
+                answer => answer?,
+            };
+            println!("released in all regions, as they hear of it");
+            Ok(())
+        }
+    }
+}
+
+fn run_test(args: &TestArgs) -> anyhow::Result<()> {
     let (report, verdicts, id) = test(args)?;
     print!("{report}");
     let is_deterministic = verdicts.iter().all(|(_, verdict)| verdict.is_deterministic());

@@ -119,7 +119,9 @@ tables! {
     /// `[log]`
     LogFile { sync: String, retention: String, retention_max: String, }
     /// `[[conflicts]]`
-    ConflictFile { keys: String, policy: String, hook: String, }
+    ConflictFile { keys: String, policy: String, hook: String, shadow: ShadowFile, }
+    /// `shadow` of `[[conflicts]]`
+    ShadowFile { policy: String, hook: String, }
     /// `[[homes]]`
     HomeFile { keys: String, region: String, elsewhere: String, lease: String, timeout: String, }
     /// `[inbox]`

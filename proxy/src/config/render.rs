@@ -43,17 +43,11 @@ impl Settings {
         for rule in &self.conflicts {
             out.array("conflicts")?;
             out.pair("keys", quoted(&rule.keys))?;
-            let policy = match &rule.policy {
-                Policy::Crdt => "crdt",
-                Policy::Lww => "lww",
-                Policy::MultiValue => "multi-value",
-                Policy::Hook(_) => "hook",
-            };
-            out.pair("policy", quoted(policy))?;
-            match &rule.policy {
-                Policy::Hook(Hook::BuiltIn(kind)) => out.pair("hook", quoted(kind.name()))?,
-                Policy::Hook(Hook::File(path)) => out.path("hook", path)?,
-                Policy::Crdt | Policy::Lww | Policy::MultiValue => {}
+            out.policy(&rule.policy)?;
+            if let Some(shadow) = &rule.shadow {
+                // The table of the rule that was begun last.
+                out.table("conflicts.shadow")?;
+                out.policy(shadow)?;
             }
         }
         self.write_homes(out)?;
@@ -172,6 +166,21 @@ impl Writer<'_> {
 
     fn array(&mut self, name: &str) -> fmt::Result {
         writeln!(self.text, "\n[[{name}]]")
+    }
+
+    fn policy(&mut self, policy: &Policy) -> fmt::Result {
+        let name = match policy {
+            Policy::Crdt => "crdt",
+            Policy::Lww => "lww",
+            Policy::MultiValue => "multi-value",
+            Policy::Hook(_) => "hook",
+        };
+        self.pair("policy", quoted(name))?;
+        match policy {
+            Policy::Hook(Hook::BuiltIn(kind)) => self.pair("hook", quoted(kind.name())),
+            Policy::Hook(Hook::File(path)) => self.path("hook", path),
+            Policy::Crdt | Policy::Lww | Policy::MultiValue => Ok(()),
+        }
     }
 
     fn pair(&mut self, key: &str, value: impl Display) -> fmt::Result {

@@ -247,7 +247,12 @@ impl Resolver<'_> {
             self.collector.push(&key, Problem::TooLong { bytes, most: MAX_PATTERN_BYTES });
         }
         let policy = self.policy(&path, file.policy, file.hook);
-        Some(ConflictRule { keys: keys?, policy: policy? })
+        let shadow_path = format!("{path}.shadow");
+        let shadow = self.collector.optional(&shadow_path, file.shadow).and_then(|shadow| {
+            self.collector.unknown(&shadow_path, &shadow.unknown);
+            self.policy(&shadow_path, shadow.policy, shadow.hook)
+        });
+        Some(ConflictRule { keys: keys?, policy: policy?, shadow })
     }
 
     fn policy(&mut self, path: &str, policy: Field<String>, hook: Field<String>) -> Option<Policy> {

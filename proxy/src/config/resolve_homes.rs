@@ -103,7 +103,7 @@ mod tests {
     use crate::config::{FileChecks, Settings};
 
     const CLUSTER: &str = "cluster = \"shop\"\nregion = \"eu\"\ndata_dir = \"data\"\n\
-        [tls]\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n[topology]\nheal_after = \"2s\"\n\
+        [tls]\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n[topology]\nshape = \"mesh\"\nheal_after = \"2s\"\n\
         [[regions]]\nname = \"eu\"\n[[regions]]\nname = \"us\"\naddress = \"h:1\"\n\
         [[regions]]\nname = \"ap\"\naddress = \"h:2\"\nrole = \"follower\"\n";
 

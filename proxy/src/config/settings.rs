@@ -201,6 +201,8 @@ pub struct ConflictRule {
     pub keys: String,
     /// How their conflicts are settled.
     pub policy: Policy,
+    /// A policy that is tried on them, without effect.
+    pub shadow: Option<Policy>,
 }
 
 /// How conflicts are settled.

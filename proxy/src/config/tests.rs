@@ -483,6 +483,25 @@ fn wrong_tables_are_errors() {
 }
 
 #[test]
+fn a_shadow_is_a_policy_of_its_own() {
+    let rule = "[[conflicts]]\nkeys = \"a\"\npolicy = \"lww\"\nshadow = ";
+    let text = least_with(&format!("{rule}{{ policy = \"hook\", hook = \"max\" }}\n"));
+    assert_parses(&text);
+    let rules = parse(&text).unwrap().conflicts;
+    assert_eq!(rules[0].policy, Policy::Lww);
+    assert!(matches!(rules[0].shadow, Some(Policy::Hook(_))));
+    let text = least_with(&format!("{rule}{{ policy = \"best\", sort = 1 }}\n"));
+    assert_eq!(
+        refused(&text),
+        [
+            "conflicts[0].shadow.sort: unknown key",
+            "conflicts[0].shadow.policy: \"best\" is not one of crdt, lww, multi-value, hook"
+        ]
+    );
+    assert!(refused(&least_with(&format!("{rule}1\n")))[0].starts_with("conflicts[0].shadow: invalid type"));
+}
+
+#[test]
 fn the_file_itself_is_checked() {
     let directory = directory_with("c.toml", b"\xff\xfe", 0o644);
     let load = |name: &str| Settings::load(&directory.path().join(name)).unwrap_err().to_string();

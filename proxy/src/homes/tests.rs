@@ -26,7 +26,7 @@ impl Place {
         let directory = TempDir::new().unwrap();
         let text = format!(
             "cluster = \"test\"\nregion = \"eu\"\ndata_dir = {:?}\n[log]\nsync = \"never\"\n\
-             [tls]\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n\
+             [tls]\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n[topology]\nshape = \"mesh\"\n\
              [[regions]]\nname = \"eu\"\n[[regions]]\nname = \"us\"\naddress = \"h:1\"\n{rules}",
             directory.path().join("data")
         );

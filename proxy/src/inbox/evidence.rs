@@ -14,7 +14,9 @@ use meridian_conflict::scalar::{Scalar, ScalarValue, Value};
 use serde_bytes::ByteBuf;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::asking::Asking;
 use super::record::{Contents, Rival, Written};
+use crate::policies::Active;
 use crate::resp::fmt::write_f64;
 
 /// Bytes kept of one value. A larger string is recorded by length and digest, a larger collection in part.
@@ -24,7 +26,7 @@ pub const VALUE_MAX: usize = 64 << 10;
 const ELEMENT_BYTES: usize = 16;
 
 /// What a conflict was about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Evidence {
     /// The two writes, by rising stamp.
     pub rivals: [Rival; 2],
@@ -32,6 +34,8 @@ pub struct Evidence {
     pub loser: u8,
     /// What shows now.
     pub shown: Written,
+    /// What is to be found out later.
+    pub asking: Asking,
 }
 
 impl Evidence {
@@ -58,12 +62,20 @@ impl Evidence {
         let [first, _] = &rivals;
         let loser = u8::from(first.stamp != lost);
         let read = if lww { object.under_lww() } else { object };
-        Self { rivals, loser, shown: shown(read, kind, facet, element) }
+        let shown = shown(read, kind, facet, element);
+        Self { rivals, loser, shown, asking: Asking::default() }
+    }
+
+    /// With what is to be found out under these policies.
+    pub fn asking(self, active: &Active, key: &[u8], object: &Object, conflict: &Conflict) -> Self {
+        Self { asking: Asking::of(active, key, object, conflict), ..self }
     }
 
     /// Bytes of values.
     pub fn len(&self) -> usize {
-        self.rivals.iter().map(|rival| rival.wrote.len()).sum::<usize>() + self.shown.len()
+        self.rivals.iter().map(|rival| rival.wrote.len()).sum::<usize>()
+            + self.shown.len()
+            + self.asking.len()
     }
 
     /// Whether no value is kept.
@@ -129,7 +141,8 @@ fn written(object: &Object, kind: Kind, facet: Facet, element: &[u8], stamp: Sta
     }
 }
 
-fn shown(object: &Object, kind: Kind, facet: Facet, element: &[u8]) -> Written {
+/// What shows of what a conflict is about.
+pub(super) fn shown(object: &Object, kind: Kind, facet: Facet, element: &[u8]) -> Written {
     let Some(visible) = object.facet() else { return Written::Nothing };
     if visible != facet || !concerns_element(kind, facet, element) {
         return contents(object, visible, None);
@@ -166,7 +179,8 @@ fn increments<V: ScalarValue>(scalar: &Scalar<V>, stamp: Stamp) -> Written {
     }
 }
 
-fn bounded(bytes: Cow<'_, [u8]>) -> Written {
+/// Bytes as they are recorded.
+pub(super) fn bounded(bytes: Cow<'_, [u8]>) -> Written {
     if bytes.len() > VALUE_MAX {
         return Written::Large { bytes: bytes.len() as u64, digest: xxh3_128(&bytes) };
     }

@@ -46,7 +46,7 @@ pub struct Conflict {
     pub kind: String,
     /// Which rule decided.
     pub rule: String,
-    /// Whose value shows: `local`, `remote` or `merged`.
+    /// Whose value shows: `local`, `remote` or `merged`; or `unasked`, where the hook was not asked.
     pub outcome: String,
     /// The two writes, by rising stamp.
     pub rivals: Vec<RivalForm>,
@@ -56,6 +56,19 @@ pub struct Conflict {
     pub shown: Value,
     /// Whether the loser was written back here.
     pub restored: bool,
+    /// What the key's shadow policy would have shown, if that is something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowForm>,
+}
+
+/// What another policy would have shown.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShadowForm {
+    /// Which: a policy, or `hook:NAME`.
+    pub rule: String,
+    /// What.
+    pub shown: Value,
 }
 
 /// One of the writes that met.
@@ -188,6 +201,10 @@ impl Conflict {
             loser: dot_text(record.lost().stamp),
             shown: Value::of(&record.shown),
             restored: record.restored_ms.is_some(),
+            shadow: record
+                .shadow
+                .as_ref()
+                .map(|shadow| ShadowForm { rule: shadow.rule.clone(), shown: Value::of(&shadow.shown) }),
         }
     }
 }

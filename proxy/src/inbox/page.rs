@@ -34,6 +34,8 @@ pub struct Filter {
     pub policy: Option<String>,
     /// Of this kind.
     pub kind: Option<String>,
+    /// Those that a shadow policy would have settled otherwise.
+    pub shadow_differs: bool,
 }
 
 impl Filter {
@@ -43,6 +45,7 @@ impl Filter {
             && self.key.as_ref().is_none_or(|key| **key == **record.key)
             && self.policy.as_ref().is_none_or(|policy| *policy == record.policy)
             && self.kind.as_ref().is_none_or(|kind| *kind == record.kind)
+            && (!self.shadow_differs || record.shadow.is_some())
     }
 }
 

@@ -10,6 +10,9 @@ use serde_bytes::ByteBuf;
 /// The first byte of an encoded record.
 const VERSION: u8 = 1;
 
+/// The first byte of one behind which stands what another policy would have shown.
+const SHADOWED_VERSION: u8 = 2;
+
 /// One conflict, kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -43,6 +46,18 @@ pub struct Record {
     pub shown: Written,
     /// When the loser was written back, in Unix milliseconds.
     pub restored_ms: Option<u64>,
+    /// What the key's shadow policy would have shown, if that is something else.
+    #[serde(skip)]
+    pub shadow: Option<Shadowed>,
+}
+
+/// What another policy would have shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shadowed {
+    /// Which: a policy, or `hook:NAME`.
+    pub rule: String,
+    /// What.
+    pub shown: Written,
 }
 
 /// One of the writes that met.
@@ -107,6 +122,14 @@ impl Written {
         }
     }
 
+    /// Whether all of it is here, or a digest of it.
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Written::Contents(contents) => contents.is_whole(),
+            _ => true,
+        }
+    }
+
     /// Whether it carries nothing.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -115,14 +138,17 @@ impl Written {
 
 /// Bytes that are no record of a version known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a conflict record of version {VERSION}")]
+#[error("not a conflict record of version {VERSION} or {SHADOWED_VERSION}")]
 pub struct MalformedRecord;
 
 impl Record {
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
         // Texts, bytes and integers always encode.
-        postcard::to_extend(self, vec![VERSION]).unwrap_or_default()
+        match &self.shadow {
+            None => postcard::to_extend(self, vec![VERSION]).unwrap_or_default(),
+            Some(shadow) => postcard::to_extend(&(self, shadow), vec![SHADOWED_VERSION]).unwrap_or_default(),
+        }
     }
 
     /// Reads the stored form.
@@ -130,9 +156,15 @@ impl Record {
     /// # Errors
     /// [`MalformedRecord`]
     pub fn decode(bytes: &[u8]) -> Result<Self, MalformedRecord> {
-        match bytes.split_first() {
-            Some((&VERSION, record)) => match postcard::take_from_bytes::<Self>(record) {
-                Ok((record, [])) if usize::from(record.loser) < record.rivals.len() => Ok(record),
+        let (version, rest) = bytes.split_first().ok_or(MalformedRecord)?;
+        let (record, rest) = postcard::take_from_bytes::<Self>(rest).map_err(|_| MalformedRecord)?;
+        if usize::from(record.loser) >= record.rivals.len() {
+            return Err(MalformedRecord);
+        }
+        match (*version, rest) {
+            (VERSION, []) => Ok(record),
+            (SHADOWED_VERSION, rest) => match postcard::take_from_bytes(rest) {
+                Ok((shadow, [])) => Ok(Self { shadow: Some(shadow), ..record }),
                 _ => Err(MalformedRecord),
             },
             _ => Err(MalformedRecord),
@@ -153,7 +185,8 @@ impl Record {
     /// Roughly what it takes in memory.
     pub fn weight(&self) -> usize {
         let values: usize = self.rivals.iter().map(|rival| rival.wrote.len()).sum();
-        size_of::<Self>() + self.key.len() + self.element.len() + values + self.shown.len()
+        let shadow = self.shadow.as_ref().map_or(0, |shadow| shadow.shown.len());
+        size_of::<Self>() + self.key.len() + self.element.len() + values + self.shown.len() + shadow
     }
 }
 
@@ -216,6 +249,7 @@ pub(super) mod tests {
             loser: 0,
             shown: Written::Large { bytes: 1 << 20, digest: 5 },
             restored_ms: None,
+            shadow: None,
         }
     }
 
@@ -227,6 +261,20 @@ pub(super) mod tests {
             std::fs::write(GOLDEN, whole.encode()).unwrap();
         }
         let golden = std::fs::read(GOLDEN).unwrap();
+        assert_eq!(whole.encode(), golden, "what is written has changed");
+        assert_eq!(Record::decode(&golden), Ok(whole));
+    }
+
+    /// What version 2 wrote. Never regenerate this file.
+    #[test]
+    fn golden_record_of_version_2() {
+        let golden_path = GOLDEN.replace("-v1", "-v2");
+        let shadow = Shadowed { rule: "hook:cart".into(), shown: Written::Bytes(ByteBuf::from("other")) };
+        let whole = Record { shadow: Some(shadow), ..record(0xfeed, "user:1") };
+        if std::env::var_os("WRITE_GOLDEN").is_some() && !std::path::Path::new(&golden_path).exists() {
+            std::fs::write(&golden_path, whole.encode()).unwrap();
+        }
+        let golden = std::fs::read(golden_path).unwrap();
         assert_eq!(whole.encode(), golden, "what is written has changed");
         assert_eq!(Record::decode(&golden), Ok(whole));
     }
@@ -247,7 +295,8 @@ pub(super) mod tests {
 
     #[test]
     fn fuzz_conflict_record() {
-        let whole = record(9, "k").encode();
+        let shadow = Shadowed { rule: "lww".into(), shown: Written::Nothing };
+        let whole = Record { shadow: Some(shadow), ..record(9, "k") }.encode();
         bolero::check!().with_type::<(Vec<u8>, Vec<(u16, u8)>)>().for_each(|(bytes, edits)| {
             let mut damaged = whole.clone();
             for (at, byte) in edits {

@@ -39,7 +39,8 @@ fn conflict(key: &str, at: u64, lost: &str) -> PlacedConflict {
         rival,
         arrived,
     };
-    let evidence = Some(Box::new(Evidence { rivals, loser: 0, shown: wrote("won") }));
+    let evidence =
+        Some(Box::new(Evidence { rivals, loser: 0, shown: wrote("won"), asking: Default::default() }));
     let policy = meridian_conflict::policy::Policy::Crdt;
     PlacedConflict { database: 0, key: key.as_bytes().into(), conflict, policy, evidence }
 }

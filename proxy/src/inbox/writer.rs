@@ -1,4 +1,4 @@
-//! The thread that takes records to the store, in batches, and keeps them within their bounds.
+//! The thread that completes records, takes them to the store in batches, and keeps them within their bounds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
+use super::asking::{Allowance, Asking};
 use super::record::Record;
 use super::shelf::Shelf;
+use crate::keyspace::Keyspace;
 use crate::metrics::Metrics;
 use crate::region::wall_now;
 
@@ -25,9 +27,23 @@ pub(super) const BATCH_RECORDS: usize = 256;
 /// How often ages are looked at, and what was added is made to survive a power loss.
 const TICK: Duration = Duration::from_secs(1);
 
+/// A conflict that was noted, with what is to be found out about it.
+pub(super) struct Noted {
+    pub(super) record: Record,
+    pub(super) asking: Asking,
+    /// The outcome if a hook gives no value.
+    pub(super) winner: &'static str,
+}
+
+impl Noted {
+    fn weight(&self) -> usize {
+        self.record.weight() + self.asking.len()
+    }
+}
+
 /// What the thread is told.
 enum Message {
-    Record(Box<Record>),
+    Record(Box<Noted>),
     /// Answered once everything before it is recorded.
     Settle(oneshot::Sender<()>),
     Stop,
@@ -51,7 +67,7 @@ pub(super) struct Bounds {
 
 impl Queue {
     /// Hands a record over. Never waits: `false` when there is no room.
-    pub(super) fn offer(&self, record: Box<Record>) -> bool {
+    pub(super) fn offer(&self, record: Box<Noted>) -> bool {
         let weight = record.weight();
         if self.bytes.fetch_add(weight, Ordering::Relaxed) + weight > QUEUE_BYTES {
             self.bytes.fetch_sub(weight, Ordering::Relaxed);
@@ -96,6 +112,7 @@ impl Queue {
 /// When the system gives no thread.
 pub(super) fn spawn(
     shelf: Arc<Shelf>,
+    keyspace: Arc<Keyspace>,
     bounds: Bounds,
     metrics: Arc<Metrics>,
     newest: watch::Sender<u64>,
@@ -103,13 +120,16 @@ pub(super) fn spawn(
     let (sender, receiver) = std::sync::mpsc::sync_channel(QUEUE_RECORDS);
     let bytes = Arc::new(AtomicUsize::new(0));
     let queue = Queue { sender, bytes: Arc::clone(&bytes) };
-    let mut writer = Writer { shelf, bounds, metrics, newest, bytes, failing: false, unsynced: false };
+    let (failing, unsynced, allowance) = (false, false, Allowance::default());
+    let mut writer = Writer { shelf, keyspace, allowance, bounds, metrics, newest, bytes, failing, unsynced };
     let thread = thread::Builder::new().name("inbox".into()).spawn(move || writer.run(&receiver))?;
     Ok((queue, thread))
 }
 
 struct Writer {
     shelf: Arc<Shelf>,
+    keyspace: Arc<Keyspace>,
+    allowance: Allowance,
     bounds: Bounds,
     metrics: Arc<Metrics>,
     newest: watch::Sender<u64>,
@@ -154,7 +174,7 @@ impl Writer {
     }
 
     /// Adds what else waits, up to a batch; returns what is not a record.
-    fn fill(&self, receiver: &Receiver<Message>, batch: &mut Vec<Record>) -> Option<Message> {
+    fn fill(&self, receiver: &Receiver<Message>, batch: &mut Vec<Noted>) -> Option<Message> {
         while batch.len() < BATCH_RECORDS {
             match receiver.try_recv().ok()? {
                 Message::Record(record) => batch.push(*record),
@@ -164,21 +184,31 @@ impl Writer {
         None
     }
 
-    fn record(&mut self, batch: &mut Vec<Record>) {
-        match self.shelf.add(batch) {
+    fn record(&mut self, batch: &mut Vec<Noted>) {
+        let weight: usize = batch.iter().map(Noted::weight).sum();
+        let records: Vec<Record> = batch.drain(..).map(|noted| self.completed(noted)).collect();
+        match self.shelf.add(&records) {
             Ok(new) => {
                 self.failing = false;
                 self.unsynced |= new > 0;
             }
             Err(error) => {
-                self.metrics.conflict_records_dropped.inc_by(batch.len() as u64);
+                self.metrics.conflict_records_dropped.inc_by(records.len() as u64);
                 self.failed("record conflicts", &error);
             }
         }
-        let weight = batch.iter().map(Record::weight).sum();
         self.bytes.fetch_sub(weight, Ordering::Relaxed);
-        batch.clear();
         self.tidy();
+    }
+
+    /// Asks what is to be asked, under the policies of now.
+    fn completed(&mut self, noted: Noted) -> Record {
+        let Noted { mut record, asking, winner } = noted;
+        if !asking.is_empty() {
+            let active = self.keyspace.policies().current();
+            asking.complete(&mut record, winner, &active, &mut self.allowance, &self.metrics);
+        }
+        record
     }
 
     /// Keeps the bounds, and tells of what there is.

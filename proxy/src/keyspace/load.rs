@@ -119,7 +119,7 @@ impl Keyspace {
                 drop(locked);
                 let shown = |object| match &policies {
                     None => object,
-                    Some(policies) => policies.shown(key.key, object),
+                    Some(policies) => policies.shown(key.database, key.key, object),
                 };
                 return Ok(look(object.as_ref().map(shown)));
             }

@@ -178,7 +178,7 @@ impl<'k> Locked<'k> {
             None => Some(object),
             Some(policies) => Some(match self.outgrown(key, object) {
                 Some(outgrown) => outgrown,
-                None => policies.shown(key.key, object),
+                None => policies.shown(key.database, key.key, object),
             }),
         }
     }

@@ -1,5 +1,6 @@
 //! Having hooks merge values while nobody waits for the keys' locks.
 
+use meridian_conflict::hook::question::{Question, Subject, TooLarge};
 use meridian_conflict::object::Object;
 use meridian_conflict::policy::HookId;
 
@@ -27,7 +28,7 @@ pub struct Merged {
 impl Unmerged {
     /// Has the hook merge the values: some tens of microseconds, or as long as its fuel lasts.
     pub fn merge(self, policies: &Active) -> Merged {
-        let shown = policies.merge(&self.hook, &self.key.1, &self.object);
+        let shown = policies.merge(&self.hook, self.key.0, &self.key.1, &self.object);
         Merged { key: self.key, by: policies.merger(&self.hook), of: self.object, shown }
     }
 }
@@ -75,6 +76,23 @@ impl Keyspace {
     pub fn unmerged(&self, keys: &[KeyRef<'_>], durable: u64) -> Result<Vec<Unmerged>, StoreError> {
         let locked = self.lock_loaded(keys, durable)?;
         Ok(keys.iter().filter_map(|key| locked.unmerged(key)).collect())
+    }
+
+    /// What a hook is asked about a key now; `None` where nothing is to be merged. `durable` as for
+    /// [`Keyspace::lock_loaded`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn question(
+        &self,
+        key: &KeyRef<'_>,
+        subject: &Subject,
+        most: usize,
+        durable: u64,
+    ) -> Result<Result<Option<Question>, TooLarge>, StoreError> {
+        let locked = self.lock_loaded(&[*key], durable)?;
+        let object = locked.object(key);
+        Ok(object.map_or(Ok(None), |object| Question::about(key.key, subject, object, most)))
     }
 
     /// Keeps what a hook has made of a key.

@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 
-use meridian_conflict::object::Object;
-use meridian_conflict::op::Facet;
-use meridian_conflict::outcome::{Conflict, Kind, Winner};
+use meridian_conflict::outcome::{Conflict, Winner};
 use meridian_conflict::policy::Policy;
 
 use super::Keyspace;
 use super::entry::Entry;
 use crate::inbox::Evidence;
+use crate::inbox::asking::is_merged;
 use crate::policies::Active;
 
 /// A conflict with the place where it happened.
@@ -31,11 +30,7 @@ impl PlacedConflict {
     /// Whether the key's hook settles it.
     fn hook(&self) -> Option<&str> {
         let Policy::Hook(hook) = &self.policy else { return None };
-        let merged = matches!(
-            (self.conflict.kind, self.conflict.facet),
-            (Kind::WriteWrite, Facet::String) | (Kind::Field, Facet::Hash)
-        );
-        merged.then_some(&*hook.name)
+        is_merged(&self.conflict).then_some(&*hook.name)
     }
 
     /// Which rule settled it, as metrics name it.
@@ -64,7 +59,7 @@ pub(super) fn placed(
         PlacedConflict {
             database: entry.database(),
             key: entry.key().into(),
-            evidence: evidence_of(keyspace, &entry.object, &conflict, policy == Policy::Lww),
+            evidence: evidence_of((keyspace, policies), entry, &conflict, policy == Policy::Lww),
             conflict,
             policy,
         }
@@ -73,13 +68,18 @@ pub(super) fn placed(
 
 /// The values of a conflict, right after it was met. Nothing is copied unless the inbox has room for it.
 fn evidence_of(
-    keyspace: &Keyspace,
-    object: &Object,
+    (keyspace, policies): (&Keyspace, Option<&Active>),
+    entry: &Entry,
     conflict: &Conflict,
     lww: bool,
 ) -> Option<Box<Evidence>> {
     let gate = keyspace.gate.get().filter(|gate| gate.admit())?;
+    let object = &entry.object;
     let evidence = Evidence::of(object, conflict, lww);
+    let evidence = match policies {
+        Some(policies) => evidence.asking(policies, entry.key(), object, conflict),
+        None => evidence,
+    };
     gate.charge(evidence.cost(object, conflict));
     Some(Box::new(evidence))
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use meridian_conflict::hook::builtin::BuiltIn;
 use meridian_conflict::hook::{MergeHook, court};
-use meridian_conflict::policy::{HookId, Policy, PolicyError, PolicyRule, PolicyTable};
+use meridian_conflict::policy::{Policy, PolicyError, PolicyRule, PolicyTable};
 
 use super::Hooks;
 use super::counted::Counted;
+use super::shadow::{Shadow, Shadows};
 use super::version::VersionFile;
 use crate::config::settings::{self, ConflictRule, Hook};
 use crate::hook::{Limits, LoadError, Sandbox};
@@ -61,8 +62,17 @@ pub enum LoadPoliciesError {
     Version(#[from] std::io::Error),
 }
 
-/// The table of `rules` with the version that this data directory counts, and the hooks that it names. Reads
-/// files and compiles modules.
+/// What a configuration says of policies.
+pub struct Loaded {
+    /// The table.
+    pub table: PolicyTable,
+    /// The hooks that it names.
+    pub hooks: Hooks,
+    /// Policies that are only tried.
+    pub shadows: Shadows,
+}
+
+/// The policies of `rules` with the version that this data directory counts. Reads files and compiles modules.
 ///
 /// # Errors
 /// [`LoadPoliciesError`].
@@ -70,44 +80,53 @@ pub fn load_versioned(
     rules: &[ConflictRule],
     data_dir: &Path,
     metrics: &Metrics,
-) -> Result<(PolicyTable, Hooks), LoadPoliciesError> {
-    let (table, hooks) = load(rules, 0, metrics)?;
-    let version = VersionFile::of(data_dir).count(&table)?;
-    Ok((PolicyTable::new(version, table.rules().to_vec())?, hooks))
+) -> Result<Loaded, LoadPoliciesError> {
+    let loaded = load(rules, metrics)?;
+    let version = VersionFile::of(data_dir).count(&loaded.table)?;
+    let table = PolicyTable::new(version, loaded.table.rules().to_vec())?;
+    Ok(Loaded { table, ..loaded })
 }
 
-/// The table of `rules` with this version, and the hooks that it names. Reads files and compiles modules.
-///
-/// # Errors
-/// [`LoadPoliciesError`].
-fn load(
-    rules: &[ConflictRule],
-    version: u64,
-    metrics: &Metrics,
-) -> Result<(PolicyTable, Hooks), LoadPoliciesError> {
+fn load(rules: &[ConflictRule], metrics: &Metrics) -> Result<Loaded, LoadPoliciesError> {
     let mut hooks = Hooks::new();
-    let mut loaded = Vec::with_capacity(rules.len());
+    let (mut loaded, mut shadows) = (Vec::with_capacity(rules.len()), Vec::with_capacity(rules.len()));
     for rule in rules {
         let policy = match &rule.policy {
             settings::Policy::Crdt => Policy::Crdt,
             settings::Policy::Lww => Policy::Lww,
             settings::Policy::MultiValue => Policy::MultiValue,
-            settings::Policy::Hook(hook) => Policy::Hook(load_hook(hook, &mut hooks, metrics)?),
+            settings::Policy::Hook(hook) => {
+                let hook = load_hook(hook)?;
+                let id = hook.id().clone();
+                hooks.entry(id.identity).or_insert_with(|| Arc::new(Counted::new(hook, metrics)));
+                Policy::Hook(id)
+            }
         };
-        loaded.push(PolicyRule { keys: rule.keys.as_bytes().into(), policy });
+        let keys: Box<[u8]> = rule.keys.as_bytes().into();
+        loaded.push(PolicyRule { keys: keys.clone(), policy });
+        shadows.push((keys, rule.shadow.as_ref().map(load_shadow).transpose()?));
     }
-    Ok((PolicyTable::new(version, loaded)?, hooks))
+    Ok(Loaded { table: PolicyTable::new(0, loaded)?, hooks, shadows: Shadows::new(shadows) })
 }
 
-fn load_hook(hook: &Hook, hooks: &mut Hooks, metrics: &Metrics) -> Result<HookId, LoadPoliciesError> {
-    let hook: Box<dyn MergeHook> = match hook {
+fn load_shadow(policy: &settings::Policy) -> Result<Shadow, LoadPoliciesError> {
+    Ok(match policy {
+        settings::Policy::Crdt => Shadow::new(Policy::Crdt, None),
+        settings::Policy::Lww => Shadow::new(Policy::Lww, None),
+        settings::Policy::MultiValue => Shadow::new(Policy::MultiValue, None),
+        settings::Policy::Hook(hook) => {
+            let hook: Arc<dyn MergeHook> = Arc::from(load_hook(hook)?);
+            Shadow::new(Policy::Hook(hook.id().clone()), Some(hook))
+        }
+    })
+}
+
+fn load_hook(hook: &Hook) -> Result<Box<dyn MergeHook>, LoadPoliciesError> {
+    Ok(match hook {
         Hook::BuiltIn(kind) => Box::new(BuiltIn::new(*kind)),
         Hook::File(path) => {
             let loaded = load_module(path);
             Box::new(loaded.map_err(|source| LoadPoliciesError::Hook { path: path.clone(), source })?)
         }
-    };
-    let id = hook.id().clone();
-    hooks.entry(id.identity).or_insert_with(|| Arc::new(Counted::new(hook, metrics)));
-    Ok(id)
+    })
 }

@@ -294,6 +294,8 @@ async fn a_hook_is_asked_once_until_the_key_changes() {
     places[1].ask(0, "SET max:k 2");
     meet(&places).await;
     let region = places[0].region();
+    // The inbox has asked for its record.
+    region.inbox().settle().await;
     let calls = || region.metrics().hook_calls.with_label_values(&["max"]).get();
     let before = calls();
     (0..10).for_each(|_| assert_eq!(places[0].ask(0, "GET max:k"), bulk("2")));
@@ -311,6 +313,7 @@ async fn a_hook_is_asked_ahead_and_not_under_a_lock() {
     meet(&places).await;
     let region = places[0].region();
     let calls = || region.metrics().hook_calls.with_label_values(&["max"]).get();
+    region.inbox().settle().await;
     // Written again, so that nothing is kept of what was merged.
     places[0].ask(0, "HSET max:h other 1");
     let before = calls();
@@ -411,7 +414,12 @@ async fn a_hook_that_a_region_does_not_have_shows_the_greatest_stamp() {
     assert_eq!(all(&places, "GET max:k"), bulk("9"));
     let table = (*places[0].region().policies().own()).clone();
     for place in &places {
-        place.region().keyspace().policies().enforce(table.clone(), Default::default());
+        place.region().keyspace().policies().enforce(
+            table.clone(),
+            Default::default(),
+            Default::default(),
+            Default::default(),
+        );
     }
     assert_eq!(all(&places, "GET max:k"), bulk("3"));
     end(places).await;

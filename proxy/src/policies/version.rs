@@ -61,18 +61,26 @@ impl VersionFile {
     }
 
     fn store(&self, version: u64, digest: u128) -> std::io::Result<()> {
-        let new = self.path.with_extension("new");
-        let mut file = File::create(&new)?;
         let mut payload = vec![VERSION];
         payload.extend_from_slice(&version.to_be_bytes());
         payload.extend_from_slice(&digest.to_be_bytes());
-        file.write_all(&row::seal(&payload))?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)?;
-        match self.path.parent() {
-            Some(directory) => File::open(directory)?.sync_all(),
-            None => Ok(()),
-        }
+        replace(&self.path, &payload)
+    }
+}
+
+/// Writes a payload in its envelope in place of the file, durably.
+///
+/// # Errors
+/// When it cannot be written; the file stands as it was.
+pub(super) fn replace(path: &Path, payload: &[u8]) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(&row::seal(payload))?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
     }
 }
 

@@ -147,11 +147,7 @@ impl Region {
     /// have been changed.
     fn change_policies(&self, new: &Settings) -> Result<bool, LoadPoliciesError> {
         // A hook may have changed though the configuration has not.
-        let (table, hooks) = load_versioned(&new.conflicts, &self.settings.data_dir, &self.metrics)?;
-        let changes = *self.policies.own() != table;
-        if changes {
-            self.policies.set_own(table, hooks, self.keyspace.policies());
-        }
-        Ok(changes)
+        let loaded = load_versioned(&new.conflicts, &self.settings.data_dir, &self.metrics)?;
+        Ok(self.policies.set_own(loaded, self.keyspace.policies()))
     }
 }

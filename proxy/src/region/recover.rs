@@ -154,8 +154,10 @@ impl Region {
         check_reach(&opened, committed, found.tail)?;
 
         let keyspace = Arc::new(Keyspace::new(Arc::clone(&store), store.position()?.is_none()));
-        let (table, hooks) = load_versioned(&settings.conflicts, &directory, &metrics)?;
-        let policies = Book::new(table, hooks, keyspace.policies());
+        let loaded = load_versioned(&settings.conflicts, &directory, &metrics)?;
+        keyspace.policies().witness().settle(settings.region.as_str(), metrics.hook_failures.clone());
+        let policies = Book::open(loaded, &directory, keyspace.policies(), Arc::clone(&metrics))
+            .context("cannot read which hooks are in quarantine")?;
         let homes = Homes::open(&settings, &directory).context("cannot read who is home")?;
         keyspace.restore_counts()?;
         let parked = Parked::default();
@@ -163,7 +165,8 @@ impl Region {
         ops.reincarnate(identity.origin());
         ops.merge_clock(ClockFile::of(&directory).load().context("cannot read the clock")?);
 
-        let (inbox, inbox_thread) = Inbox::open(Arc::clone(&store), &settings.inbox, Arc::clone(&metrics))?;
+        let (inbox, inbox_thread) =
+            Inbox::open(Arc::clone(&store), Arc::clone(&keyspace), &settings.inbox, Arc::clone(&metrics))?;
         let inbox = Arc::new(inbox);
         keyspace.watch_conflicts(Arc::clone(inbox.gate()));
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use meridian_conflict::clock::{Origin, RegionId, VersionVector};
 use meridian_conflict::op::Op;
 use meridian_topology::frame::{Control, GoodbyeReason, Protocol};
+use meridian_topology::ledger::Waiting;
 use meridian_topology::replica::{self, Replica};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -110,6 +111,10 @@ pub(super) struct Hub {
     /// Of what the region was last told is durable elsewhere.
     stability_told: u64,
     clock: KeptClock,
+    /// What hooks were asked elsewhere, for [`hooks`](super::hooks).
+    questions: mpsc::Sender<Waiting>,
+    /// Answers of hooks that were equal in two regions, as the metric says.
+    compared: u64,
 }
 
 /// Runs the links of a region until it drains.
@@ -119,12 +124,14 @@ pub(super) async fn run(
     allowed: AllowedRegions,
     identity: watch::Receiver<Arc<Identity>>,
     states: LinkStates,
+    questions: mpsc::Sender<Waiting>,
 ) {
     let (events, mut inbox) = mpsc::channel(EVENTS);
     let mut membership = region.membership.subscribe();
     let mut policies = region.policies().subscribe();
+    let mut quarantine = region.policies().subscribe_quarantine();
     let dials = Dials::start(Arc::clone(&region), endpoint, allowed, identity, events.clone());
-    let mut hub = Hub::new(Arc::clone(&region), states, dials, events.clone());
+    let mut hub = Hub::new(Arc::clone(&region), states, dials, events.clone(), questions);
     let reporting = tokio::spawn(report_durable(Arc::clone(&region), events.clone()));
     // Whoever is to dial us may have backed off while we were away.
     let (graph, own) = (&region.settings().topology.graph, &region.settings().region);
@@ -132,6 +139,7 @@ pub(super) async fn run(
         hub.dials.announce(RegionId::of(name.as_str()));
     });
     hub.tell_policies();
+    hub.tell_quarantine();
     hub.replica.handle_timeout(region.mono(), region.wall());
     hub.carry_out().await;
     let drained = region.drain.notified();
@@ -149,6 +157,7 @@ pub(super) async fn run(
             _ = housekeeping.tick() => {
                 hub.keep_house();
                 hub.compare_policies();
+                hub.tell_answers();
                 hub.tell_settled();
                 hub.consider_reseeding();
                 hub.look_for_what_is_lost().await;
@@ -159,6 +168,7 @@ pub(super) async fn run(
                 hub.change_membership(&changed);
             }
             Ok(()) = policies.changed() => hub.tell_policies(),
+            Ok(()) = quarantine.changed() => hub.tell_quarantine(),
         }
         hub.carry_out().await;
         hub.confirm().await;
@@ -187,7 +197,13 @@ async fn report_durable(region: Arc<Region>, events: mpsc::Sender<Event>) {
 }
 
 impl Hub {
-    fn new(region: Arc<Region>, states: LinkStates, dials: Dials, events: mpsc::Sender<Event>) -> Self {
+    fn new(
+        region: Arc<Region>,
+        states: LinkStates,
+        dials: Dials,
+        events: mpsc::Sender<Event>,
+        questions: mpsc::Sender<Waiting>,
+    ) -> Self {
         let settings = region.settings();
         let membership = region.membership();
         let names = names(&membership);
@@ -231,6 +247,8 @@ impl Hub {
             reseed: Reseed::new(events),
             stability_told: 0,
             clock: KeptClock::of(&region),
+            questions,
+            compared: 0,
             region,
         }
     }

@@ -32,6 +32,7 @@ mod parked;
 mod pauses;
 mod policies;
 mod process;
+mod quarantine;
 mod reaping;
 mod rotation;
 mod storm;

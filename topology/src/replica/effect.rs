@@ -6,6 +6,7 @@ use meridian_conflict::op::Op;
 use super::status::{Amnesia, CloseReason, Notice};
 use crate::feed::Feed;
 use crate::frame::Control;
+use crate::ledger::Waiting;
 
 /// What has to be done in the world.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +66,9 @@ pub enum Effect<B> {
     /// Take no more local ops under the present origin: this region has lost ops it gave out. Pick
     /// an incarnation never used before, store it, then call [`super::Replica::handle_reincarnated`].
     TakeNewIncarnation(Amnesia),
+    /// A hook was asked elsewhere: ask it here, too, if the values are the same, and hand in what it answers with
+    /// [`super::Replica::handle_answer`]. May be left out.
+    AskHook(Waiting),
     /// Tell operators.
     Notice(Notice),
 }

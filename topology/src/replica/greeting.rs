@@ -42,6 +42,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         self.review(now);
         self.introduce_rows(now, peer);
         self.introduce_policies(peer);
+        self.introduce_quarantine(now, peer);
     }
 
     fn check_hello(&self, peer: RegionId, hello: &Hello) -> Result<Protocol, CloseReason> {

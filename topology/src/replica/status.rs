@@ -161,6 +161,8 @@ pub enum Notice {
     },
     /// A member's policies are other ones now: [`super::Replica::policies`].
     PoliciesHeard,
+    /// A hook was confined or released: [`super::Replica::quarantine`].
+    QuarantineHeard,
     /// A member was not heard of for its lease, and is left out of what is stable.
     Fenced {
         /// Which region.

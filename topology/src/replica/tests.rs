@@ -1,3 +1,4 @@
+mod hooks;
 mod loading;
 
 use meridian_conflict::clock::{Dot, covers_all};

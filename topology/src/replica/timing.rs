@@ -26,6 +26,9 @@ impl<B: AsRef<[u8]>> Replica<B> {
                 self.subscribe(now, peer, false);
             }
         }
+        if self.answers_at.is_some_and(|at| at <= now) {
+            self.tell_answers(now);
+        }
         self.resume_if_drained(now);
         let due = |at: Option<MonoMs>| at.is_some_and(|at| at <= now);
         if due(self.router.review_at()) || due(self.members_at(self.reviewed)) || self.close_unneeded(now) {
@@ -47,6 +50,7 @@ impl<B: AsRef<[u8]>> Replica<B> {
         let links = self.links.values().flat_map(|link| self.deadlines(link)).flatten();
         links
             .chain(self.forget_held_at)
+            .chain(self.answers_at)
             .chain(self.router.review_at())
             .chain(self.members_at(self.reviewed))
             .min()

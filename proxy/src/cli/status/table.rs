@@ -42,6 +42,7 @@ fn write(status: &Status, before: Option<&Status>, now_ms: u64, out: &mut String
     links(status, now_ms, out)?;
     origins(status, before, out)?;
     conflicts(status, out)?;
+    shadows(status, out)?;
     store(status, out)
 }
 
@@ -107,6 +108,18 @@ fn conflicts(status: &Status, out: &mut String) -> std::fmt::Result {
         row
     });
     table(&["CONFLICT", "RULE", "OUTCOME", "POLICY", "TYPE", "COUNT"], rows.collect(), out)
+}
+
+fn shadows(status: &Status, out: &mut String) -> std::fmt::Result {
+    if status.shadows.is_empty() {
+        return Ok(());
+    }
+    let rows = status.shadows.iter().map(|shadow| {
+        let mut row = vec![clean(&shadow.rule), clean(&shadow.policy)];
+        row.extend([shadow.evaluated, shadow.differs, shadow.unknown].map(|count| count.to_string()));
+        row
+    });
+    table(&["SHADOW", "INSTEAD OF", "TRIED", "DIFFERS", "UNKNOWN"], rows.collect(), out)
 }
 
 fn store(status: &Status, out: &mut String) -> std::fmt::Result {

@@ -3,7 +3,7 @@
 use meridian_conflict::clock::Stamp;
 use meridian_conflict::object::Object;
 use meridian_conflict::op::Facet;
-use meridian_conflict::policy::Policy;
+use meridian_conflict::policy::{HookId, Policy};
 use meridian_conflict::reading;
 use meridian_topology::time::WallMs;
 
@@ -46,7 +46,15 @@ pub async fn explain(
         (None, None) => reply.null(),
         (object, last) => {
             let policy = locked.policies().map_or(&Policy::Crdt, |policies| policies.policy(key.key));
-            describe(region, policy, object.unwrap_or(&Object::default()), last.as_ref(), now, reply);
+            let confined = |hook: &HookId| {
+                locked.policies().is_some_and(|all| all.quarantine().is_confined(&hook.identity))
+            };
+            let hook = match policy {
+                Policy::Hook(hook) if confined(hook) => Some(format!("{} (in quarantine)", hook.name)),
+                Policy::Hook(hook) => Some(hook.name.to_string()),
+                _ => None,
+            };
+            describe(region, (policy, hook), object.unwrap_or(&Object::default()), last.as_ref(), now, reply);
         }
     }
     Ok(())
@@ -61,7 +69,7 @@ async fn last_conflict(region: &Region, database: u8, key: &[u8]) -> Result<Opti
 
 fn describe(
     region: &Region,
-    policy: &Policy,
+    (policy, hook): (&Policy, Option<String>),
     object: &Object,
     last: Option<&Record>,
     now: WallMs,
@@ -74,11 +82,16 @@ fn describe(
     for facet in Facet::ALL {
         collect(object, facet, &mut contributions, &mut elided);
     }
-    reply.map(7);
+    reply.map(8);
     reply.bulk(b"type");
     reply.bulk(shown.map_or("none", Facet::name).as_bytes());
     reply.bulk(b"policy");
     reply.bulk(policy.name().as_bytes());
+    reply.bulk(b"hook");
+    match hook {
+        Some(name) => reply.bulk(name.as_bytes()),
+        None => reply.null(),
+    }
     reply.bulk(b"deadline");
     match read.deadline_ms() {
         Some(at) => reply.int(i64::try_from(at).unwrap_or(i64::MAX)),

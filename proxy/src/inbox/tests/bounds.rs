@@ -1,6 +1,8 @@
 //! Storms, stores that hang, and what is kept.
 
 use super::*;
+use crate::keyspace::Keyspace;
+use crate::store::Store;
 
 #[tokio::test]
 async fn a_storm_is_counted_and_sampled() {
@@ -26,7 +28,9 @@ async fn a_storm_is_counted_and_sampled() {
 async fn a_store_that_hangs_costs_records_and_neither_time_nor_room() {
     let metrics = Arc::new(Metrics::new().unwrap());
     let store = Arc::new(crate::store::MemoryStore::new());
-    let (inbox, thread) = Inbox::open(store, &settings::Inbox::default(), Arc::clone(&metrics)).unwrap();
+    let keyspace = Arc::new(Keyspace::new(Arc::clone(&store) as Arc<dyn Store>, true));
+    let (inbox, thread) =
+        Inbox::open(store, keyspace, &settings::Inbox::default(), Arc::clone(&metrics)).unwrap();
     let origin = record::tests::stamp("eu", 1).dot.actor;
     let mut noted = 0;
     for (count, lost) in [(20_000, "lost".to_owned()), (1_000, "x".repeat(VALUE_MAX))] {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::inbox::page::{Followed, Page};
+use crate::keyspace::Keyspace;
+use crate::store::Store;
 
 #[tokio::test]
 async fn pages_go_on_where_the_last_ended() {
@@ -78,7 +80,8 @@ async fn a_follower_that_records_passed_by_is_cut_off() {
     let store = Arc::new(crate::store::MemoryStore::new());
     let settings = settings::Inbox { max: 1 << 20, ..settings::Inbox::default() };
     let metrics = Arc::new(Metrics::new().unwrap());
-    let (inbox, thread) = Inbox::open(store, &settings, metrics).unwrap();
+    let keyspace = Arc::new(Keyspace::new(Arc::clone(&store) as Arc<dyn Store>, true));
+    let (inbox, thread) = Inbox::open(store, keyspace, &settings, metrics).unwrap();
     let records =
         |ids: std::ops::Range<u128>| -> Vec<_> { ids.map(|id| record::tests::record(id, "k")).collect() };
     let mut follower = inbox.follow(None).unwrap();

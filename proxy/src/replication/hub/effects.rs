@@ -109,6 +109,7 @@ impl Hub {
                 );
                 self.take_new_incarnation(&because);
             }
+            Effect::AskHook(waiting) => self.ask_hook(waiting),
             Effect::Notice(notice) => self.notice(&notice),
         }
     }
@@ -209,6 +210,7 @@ impl Hub {
                 tracing::error!(peer = self.name(*peer), topology, policies, "configurations differ");
             }
             Notice::PoliciesHeard => self.compare_policies(),
+            Notice::QuarantineHeard => self.heed_quarantine(),
             Notice::SecondHolder { peer } => {
                 tracing::error!(peer = self.name(*peer), "this region runs twice; the second is refused");
             }

@@ -1,9 +1,11 @@
-//! Telling the other regions which policies this one has, and hearing theirs.
+//! Telling the other regions which policies this one has and what its hooks answered, and hearing theirs.
 
 use meridian_conflict::clock::RegionId;
 use meridian_conflict::policy::PolicyTable;
+use meridian_topology::ledger::Waiting;
 
 use super::Hub;
+use crate::policies::witness::Note;
 
 impl Hub {
     /// Tells the other regions this one's policies.
@@ -24,5 +26,34 @@ impl Hub {
         // Of a form that this program does not know: that region has to be understood before it has a say.
         let known = others.filter_map(|(_, table)| PolicyTable::decode(table).ok()).collect();
         region.policies().set_others(known, region.keyspace().policies());
+    }
+
+    /// Hands over what hooks have answered here.
+    pub(super) fn tell_answers(&mut self) {
+        let (now, wall) = (self.region.mono(), self.region.wall());
+        for Note { asker, answered } in self.region.keyspace().policies().witness().take() {
+            self.replica.handle_answer(now, wall, asker.hook, asker.generation, answered);
+        }
+        let compared = self.replica.answers_compared();
+        self.region.metrics().hook_answers_compared.inc_by(compared - self.compared);
+        self.compared = compared;
+    }
+
+    /// Tells the other regions which hooks are in quarantine here.
+    pub(super) fn tell_quarantine(&mut self) {
+        self.replica.handle_quarantine(&self.region.policies().quarantine());
+    }
+
+    /// Puts in quarantine here what is elsewhere.
+    pub(super) fn heed_quarantine(&self) {
+        let known = self.replica.quarantine().entries();
+        self.region.policies().learn(known, self.region.keyspace().policies());
+    }
+
+    /// Has a hook asked here that was asked elsewhere, unless too many wait.
+    pub(super) fn ask_hook(&self, waiting: Waiting) {
+        if self.questions.try_send(waiting).is_err() {
+            self.region.metrics().hook_answers_unasked.inc();
+        }
     }
 }

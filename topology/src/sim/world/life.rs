@@ -220,6 +220,8 @@ impl World<'_> {
                     self.close_side(node, session, 5);
                     self.seed_stream_lost(node, session)?;
                 }
+                // Simulated regions have no hooks.
+                Effect::AskHook(_) => {}
                 Effect::Dial { peer }
                     if self.mutant == Mutant::DialsIgnored && !self.are_neighbours(node, peer) => {}
                 Effect::Dial { peer } => self.wanted(node, peer, true),
