@@ -20,10 +20,10 @@ use crate::op::Facet;
 use crate::scalar::{Scalar, Value};
 pub use several::CopyBytes;
 
-/// All facets as bits, for [`Effect::Clear`].
+/// All facets as bits, for [`Effect::Clear`](crate::op::Effect::Clear).
 pub const ALL_FACETS: u8 = 0b1111;
 
-/// A facet's bit in [`Effect::Clear`].
+/// A facet's bit in [`Effect::Clear`](crate::op::Effect::Clear).
 pub fn facet_bit(facet: Facet) -> u8 {
     1 << (facet as u8)
 }

@@ -1,19 +1,26 @@
 //! Metrics of one region, under the names that `README.md` and the tests promise. Children are
 //! resolved once: nothing here looks a label up on a hot path.
 
+mod builder;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests;
+
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder, exponential_buckets,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder, exponential_buckets,
 };
 
 use crate::command::Family;
 use crate::keyspace::placed::PlacedConflict;
 use crate::link::close::CloseReason;
+
+use builder::Builder;
+pub use builder::Described;
 
 /// What every name begins with.
 const PREFIX: &str = "meridian";
@@ -24,7 +31,7 @@ pub type ConflictLabels = [Cow<'static, str>; 5];
 /// The metrics of one region.
 pub struct Metrics {
     registry: Registry,
-    names: Vec<String>,
+    described: Vec<Described>,
     /// `commands_total{family}`, by [`Family`].
     pub commands: Vec<IntCounter>,
     /// `command_seconds{family}`, by [`Family`]: one observation per pipeline of a family's first command.
@@ -171,8 +178,7 @@ impl Metrics {
     /// # Errors
     /// When a name is registered twice, which a test would have shown.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let build =
-            Builder { registry: Registry::new_custom(Some(PREFIX.into()), None)?, names: RefCell::default() };
+        let build = Builder::new(PREFIX)?;
         let commands = build.counters("commands_total", "Commands run.", &["family"])?;
         let command_seconds = build.histograms(
             "command_seconds",
@@ -184,11 +190,11 @@ impl Metrics {
         let version = build.gauges("build_info", "The program's version.", &["version"])?;
         version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let process = prometheus::process_collector::ProcessCollector::for_self();
-        build.registry.register(Box::new(process))?;
+        build.undescribed(Box::new(process))?;
         Ok(Self {
             commands: families().map(|family| commands.with_label_values(&[family])).collect(),
             command_seconds: families().map(|family| command_seconds.with_label_values(&[family])).collect(),
-            clients: build.gauge("clients", "Client connections.")?,
+            clients: build.gauge("clients", "Client connections that are open.")?,
             conflicts: build.counters(
                 "conflicts_total",
                 "Conflicts met while applying ops of other regions.",
@@ -298,9 +304,9 @@ impl Metrics {
                 &["origin"],
                 exponential_buckets(1e-4, 2.0, 22)?,
             )?,
-            applied_sequence: build.gauges("applied_sequence", "Last op applied.", &["origin"])?,
+            applied_sequence: build.gauges("applied_sequence", "Number of the last op applied of an origin.", &["origin"])?,
             link_up: build.gauges("link_up", "Whether the link to a neighbour is up.", &["peer"])?,
-            link_rtt: build.float_gauges("link_rtt_seconds", "Round trip to a neighbour.", &["peer"])?,
+            link_rtt: build.float_gauges("link_rtt_seconds", "Round trip to a neighbour over its link.", &["peer"])?,
             link_bytes: build.counters(
                 "link_bytes_total",
                 "Bytes over links before encryption.",
@@ -381,14 +387,14 @@ impl Metrics {
             oplog_bytes: build.gauge("oplog_bytes", "Size of the op log on disk.")?,
             fsync_seconds: build.histogram(
                 "oplog_fsync_seconds",
-                "Flushes of the op log.",
+                "Time of a flush of the op log.",
                 exponential_buckets(50e-6, 2.0, 18)?,
             )?,
             store_lag_ops: build.gauge("store_lag_ops", "Objects whose rows in the store are behind.")?,
             store_errors: build.counter("store_errors_total", "Commits that the store refused.")?,
             evicted_objects: build
                 .counter("evicted_objects_total", "Objects that left memory; the store has them.")?,
-            memory_bytes: build.gauges("memory_bytes", "Memory by part.", &["part"])?,
+            memory_bytes: build.gauges("memory_bytes", "Bytes in memory by part.", &["part"])?,
             peer_clock_skew: build.float_gauges(
                 "peer_clock_skew_seconds",
                 "A neighbour's clock less ours.",
@@ -396,12 +402,12 @@ impl Metrics {
             )?,
             clock_rejected: build.counters(
                 "clock_rejected_total",
-                "Ops too far in the future.",
+                "Ops not let in because their stamp is further ahead than clock.max_skew.",
                 &["peer"],
             )?,
             config_mismatch: build.gauges(
                 "config_mismatch",
-                "Configurations that differ.",
+                "Whether a neighbour has other members and topology, policies or homes than this region.",
                 &["peer", "what"],
             )?,
             cert_expiry: build.float_gauge("cert_expiry_seconds", "Until this region's certificate ends.")?,
@@ -422,11 +428,11 @@ impl Metrics {
             )?,
             client_errors: build.counters(
                 "client_errors_total",
-                "Client connections closed on them.",
+                "Client connections closed because of what the client did.",
                 &["reason"],
             )?,
-            registry: build.registry,
-            names: build.names.into_inner(),
+            described: build.described(),
+            registry: build.registry(),
         })
     }
 
@@ -481,10 +487,10 @@ impl Metrics {
         self.conflict_children.lock().iter().map(|(labels, count)| (labels.clone(), count.get())).collect()
     }
 
-    /// The names of all metrics of the region, prefix included, whether or not they have samples yet.
-    /// What the process collector adds is not among them.
-    pub fn names(&self) -> &[String] {
-        &self.names
+    /// All metrics of the region, whether or not they have samples yet. What the process collector adds is not
+    /// among them.
+    pub fn described(&self) -> &[Described] {
+        &self.described
     }
 
     /// Everything in Prometheus' text format.
@@ -495,60 +501,5 @@ impl Metrics {
         let mut out = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         Ok(out)
-    }
-}
-
-struct Builder {
-    registry: Registry,
-    names: RefCell<Vec<String>>,
-}
-
-impl Builder {
-    fn add<M: prometheus::core::Collector + Clone + 'static>(
-        &self,
-        metric: M,
-    ) -> Result<M, prometheus::Error> {
-        self.registry.register(Box::new(metric.clone()))?;
-        let names = metric.desc().into_iter().map(|desc| format!("{PREFIX}_{}", desc.fq_name));
-        self.names.borrow_mut().extend(names);
-        Ok(metric)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        self.add(IntCounter::new(name, help)?)
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        self.add(IntGauge::new(name, help)?)
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
-        self.add(Gauge::new(name, help)?)
-    }
-
-    fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
-        self.add(GaugeVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram, prometheus::Error> {
-        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
-    }
-
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: Vec<f64>,
-    ) -> Result<HistogramVec, prometheus::Error> {
-        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
     }
 }

@@ -211,7 +211,7 @@ impl World {
             3..=15 => self.deliver(which),
             16 => drop((!self.letters.is_empty()).then(|| self.letters.remove(which % self.letters.len()))),
             // A candidate that asks too often only keeps others from being confirmed.
-            17 if which % 3 > 0 => {}
+            17 if !which.is_multiple_of(3) => {}
             17 => {
                 let number = self.seats[i].greatest() + 1;
                 let wanted = Term { number, holder: id(i as u32) };
