@@ -19,5 +19,6 @@
 mod sandbox;
 #[cfg(test)]
 mod tests;
+pub mod workers;
 
 pub use sandbox::{Limits, LoadError, MAX_MODULE_BYTES, Sandbox};

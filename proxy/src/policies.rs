@@ -36,6 +36,7 @@ use meridian_conflict::policy::{HookId, Policy, PolicyTable};
 use meridian_conflict::reading;
 use parking_lot::RwLock;
 
+use crate::hook::workers::Workers;
 use shadow::Shadows;
 use witness::{Noting, Witness};
 
@@ -54,6 +55,7 @@ pub struct Policies {
     current: RwLock<Arc<Active>>,
     witness: Arc<Witness>,
     copies: CopyBytes,
+    workers: Workers,
 }
 
 /// A table in force with its hooks.
@@ -111,6 +113,11 @@ impl Policies {
     /// The table in force, whatever it says.
     pub fn current(&self) -> Arc<Active> {
         Arc::clone(&self.current.read())
+    }
+
+    /// Where hooks merge what readers wait for.
+    pub fn workers(&self) -> &Workers {
+        &self.workers
     }
 
     /// What hooks answer here.

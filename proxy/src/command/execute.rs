@@ -281,11 +281,8 @@ pub async fn merge_ahead(region: &Region, commands: &[(&Command, Args<'_>, u8)])
     if unmerged.is_empty() {
         return None;
     }
-    let merging = tokio::task::spawn_blocking(move || {
-        unmerged.into_iter().map(|unmerged| unmerged.merge(&policies)).collect::<Vec<_>>()
-    });
-    // Only a runtime that is shutting down loses the task.
-    let merged = merging.await.unwrap_or_default();
+    let merge = move || unmerged.into_iter().map(|unmerged| unmerged.merge(&policies)).collect::<Vec<_>>();
+    let merged = region.keyspace().policies().workers().run(merge).await.unwrap_or_default();
     merged.into_iter().filter_map(|merged| region.keyspace().keep_merged(merged).err()).last()
 }
 
