@@ -51,7 +51,7 @@ pub struct DemoArgs {
     /// Where data is kept for the next time; a temporary directory if not given
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// More of every region's configuration, such as [[conflicts]]; paths in it start at its directory
+    /// More of every region's configuration, such as policies and homes; paths in it start at its directory
     #[arg(long, value_name = "FILE")]
     pub with: Option<PathBuf>,
 }
