@@ -173,7 +173,7 @@ fn j3_a_region_that_is_away_is_warned_of_before_it_is_fenced() {
     cluster.await_links();
     let (here, away) = (0, cluster.name(2));
     let left = |cluster: &Cluster| cluster.metric(here, "meridian_seconds_until_reseed", &[("peer", away)]);
-    let fenced = |cluster: &Cluster| cluster.metric(here, "meridian_fenced", &[("peer", away)]) == 1.0;
+    let fenced = |cluster: &Cluster| cluster.metric(here, "meridian_fenced", &[("region", away)]) == 1.0;
     wait_for("a full lease", PATIENCE, || (left(&cluster) >= 10.0).then_some(()));
     cluster.kill9(2);
     let mut seen = vec![left(&cluster)];
