@@ -261,7 +261,7 @@ impl Status {
             parked: parked(region, &names),
             log: log(region),
             store: store(region),
-            clients: region.metrics().clients.get(),
+            clients: region.metrics().clients.connected.get(),
             config_mismatches: mismatches(&links),
             links,
             conflicts_total: conflicts(region),
@@ -326,7 +326,7 @@ fn applied(region: &Region, names: &Names) -> Vec<Applied> {
             ..Applied::default()
         };
         if origin.region() != own {
-            let lag = region.metrics().replication_lag.with_label_values(&[&name]);
+            let lag = region.metrics().ops.replication_lag.with_label_values(&[&name]);
             (applied.lag_count, applied.lag_seconds) = (lag.get_sample_count(), lag.get_sample_sum());
         }
         applied.region = name;
@@ -375,7 +375,7 @@ fn mismatches(links: &[LinkState]) -> Vec<Mismatch> {
 }
 
 fn conflicts(region: &Region) -> Vec<ConflictCount> {
-    let counts = region.metrics().conflicts_by_label().into_iter();
+    let counts = region.metrics().conflicts.by_label().into_iter();
     counts
         .map(|([kind, rule, outcome, policy, facet], count)| ConflictCount {
             kind: kind.into_owned(),
@@ -397,7 +397,7 @@ fn warnings(view: &View) -> Vec<String> {
     if region.is_strained() {
         warnings.push("writers wait: the store is far behind or store.memory_max is too small".to_owned());
     }
-    let parked = region.metrics().parked_ops.get();
+    let parked = region.metrics().ops.parked_ops.get();
     if parked > 0 {
         warnings.push(format!("{parked} ops could not be applied and were set aside: see parked"));
     }
