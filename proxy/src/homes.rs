@@ -201,8 +201,8 @@ impl Homes {
             let needs_lease = seat.is_mine() && rule.elsewhere != Elsewhere::Accept;
             without_lease += i64::from(needs_lease && (moving || until <= now));
         }
-        region.metrics().homes_held.set(held);
-        region.metrics().homes_without_lease.set(without_lease);
+        region.metrics().homes.held.set(held);
+        region.metrics().homes.without_lease.set(without_lease);
         self.changed.notify_waiters();
     }
 

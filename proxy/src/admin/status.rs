@@ -262,7 +262,7 @@ impl Status {
             parked: parked(region, &names),
             log: log(region),
             store: store(region),
-            clients: region.metrics().clients.get(),
+            clients: region.metrics().clients.connected.get(),
             config_mismatches: mismatches(&links),
             links,
             conflicts_total: conflicts(region),
@@ -328,7 +328,7 @@ fn applied(region: &Region, names: &Names) -> Vec<Applied> {
             ..Applied::default()
         };
         if origin.region() != own {
-            let lag = region.metrics().replication_lag.with_label_values(&[&name]);
+            let lag = region.metrics().ops.replication_lag.with_label_values(&[&name]);
             (applied.lag_count, applied.lag_seconds) = (lag.get_sample_count(), lag.get_sample_sum());
         }
         applied.region = name;
@@ -377,7 +377,7 @@ fn mismatches(links: &[LinkState]) -> Vec<Mismatch> {
 }
 
 fn conflicts(region: &Region) -> Vec<ConflictCount> {
-    let counts = region.metrics().conflicts_by_label().into_iter();
+    let counts = region.metrics().conflicts.by_label().into_iter();
     counts
         .map(|([kind, rule, outcome, policy, facet], count)| ConflictCount {
             kind: kind.into_owned(),

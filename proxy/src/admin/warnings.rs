@@ -17,7 +17,7 @@ pub(super) fn of(region: &Region) -> Vec<String> {
     if region.is_strained() {
         warnings.push("writers wait: the store is far behind or store.memory_max is too small".to_owned());
     }
-    let parked = region.metrics().parked_ops.get();
+    let parked = region.metrics().ops.parked_ops.get();
     if parked > 0 {
         warnings.push(format!("{parked} ops could not be applied and were set aside: see parked"));
     }
