@@ -23,6 +23,7 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod warnings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use meridian_conflict::clock::{Dot, Origin, RegionId};
 use meridian_topology::graph::RegionName;
@@ -11,15 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use super::View;
 use super::hooks::{self, HookStatus, ShadowStatus};
+use super::warnings;
 use crate::config::settings::LogSync;
+use crate::homes::status::{self as homes, HomeStatus};
 use crate::keyspace::DATABASES;
 use crate::region::Region;
 use crate::region::membership::Membership;
 use crate::region::seeding::Stage;
 use crate::service::LinkState;
-
-/// A certificate that ends sooner than this is warned of.
-const CERT_WARNING: Duration = Duration::from_secs(30 * 86_400);
 
 /// What a region knows of itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,6 +70,8 @@ pub struct Status {
     pub hooks: Vec<HookStatus>,
     /// Policies that are only tried.
     pub shadows: Vec<ShadowStatus>,
+    /// Keys that have a home region, the first match first, and who it is.
+    pub homes: Vec<HomeStatus>,
 }
 
 /// An op that was set aside.
@@ -261,7 +262,7 @@ impl Status {
             parked: parked(region, &names),
             log: log(region),
             store: store(region),
-            clients: region.metrics().clients.get(),
+            clients: region.metrics().clients.connected.get(),
             config_mismatches: mismatches(&links),
             links,
             conflicts_total: conflicts(region),
@@ -270,7 +271,8 @@ impl Status {
                 new_incarnation: region.recovered().new_incarnation.clone(),
                 took_ms: region.recovered().took_ms,
             },
-            warnings: warnings(view).into_iter().chain(hooks::warnings(&hooks)).collect(),
+            warnings: warnings::of(region).into_iter().chain(hooks::warnings(&hooks)).collect(),
+            homes: homes::statuses(region, |id| names.region(id)),
             hooks,
             shadows: hooks::shadows(region),
             seeding: SeedingStatus::of(region),
@@ -326,7 +328,7 @@ fn applied(region: &Region, names: &Names) -> Vec<Applied> {
             ..Applied::default()
         };
         if origin.region() != own {
-            let lag = region.metrics().replication_lag.with_label_values(&[&name]);
+            let lag = region.metrics().ops.replication_lag.with_label_values(&[&name]);
             (applied.lag_count, applied.lag_seconds) = (lag.get_sample_count(), lag.get_sample_sum());
         }
         applied.region = name;
@@ -375,7 +377,7 @@ fn mismatches(links: &[LinkState]) -> Vec<Mismatch> {
 }
 
 fn conflicts(region: &Region) -> Vec<ConflictCount> {
-    let counts = region.metrics().conflicts_by_label().into_iter();
+    let counts = region.metrics().conflicts.by_label().into_iter();
     counts
         .map(|([kind, rule, outcome, policy, facet], count)| ConflictCount {
             kind: kind.into_owned(),
@@ -386,34 +388,4 @@ fn conflicts(region: &Region) -> Vec<ConflictCount> {
             count,
         })
         .collect()
-}
-
-fn warnings(view: &View) -> Vec<String> {
-    let region = &*view.region;
-    let mut warnings = Vec::new();
-    if let Some(because) = &region.recovered().new_incarnation {
-        warnings.push(format!("this start took a new incarnation: {because}"));
-    }
-    if region.is_strained() {
-        warnings.push("writers wait: the store is far behind or store.memory_max is too small".to_owned());
-    }
-    let parked = region.metrics().parked_ops.get();
-    if parked > 0 {
-        warnings.push(format!("{parked} ops could not be applied and were set aside: see parked"));
-    }
-    if let Some(trouble) = region.certificate().trouble() {
-        warnings.push(format!("the certificate files were changed and are not in force: {trouble}"));
-    }
-    if let Some(end) = region.certificate().end() {
-        let left = seconds_until(end, SystemTime::now());
-        if left <= 0.0 {
-            warnings.push("tls.cert has ended: every peer refuses it".to_owned());
-        } else if left < CERT_WARNING.as_secs_f64() {
-            warnings.push(format!("tls.cert ends in {:.0} days", (left / 86_400.0).floor()));
-        }
-    }
-    if !region.settings().listen.admin.ip().to_canonical().is_loopback() {
-        warnings.push("listen.admin can be reached from other machines and asks for no password".to_owned());
-    }
-    warnings
 }

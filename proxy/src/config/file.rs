@@ -82,6 +82,7 @@ tables! {
         region: String,
         data_dir: String,
         listen: ListenFile,
+        admin: AdminFile,
         auth: AuthFile,
         tls: TlsFile,
         topology: TopologyFile,
@@ -99,6 +100,8 @@ tables! {
     }
     /// `[listen]`
     ListenFile { resp: String, link: String, admin: String, }
+    /// `[admin]`
+    AdminFile { token_file: String, metrics: String, }
     /// `[auth]`
     AuthFile { password_file: String, }
     /// `[tls]`

@@ -21,6 +21,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Where it listens.
     pub listen: Listen,
+    /// What operators must prove.
+    pub admin: Admin,
     /// What clients must prove; nothing if none.
     pub auth: Option<Auth>,
     /// The identity on links; always there if there is more than one region.
@@ -60,6 +62,26 @@ pub struct Listen {
     pub link: SocketAddr,
     /// Operators, HTTP.
     pub admin: SocketAddr,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// Where the bearer token is read from whenever it is needed; without one, only `listen.admin` on loopback
+    /// changes and shows data.
+    pub token_file: Option<PathBuf>,
+    /// What `/metrics` asks for.
+    pub metrics: MetricsAccess,
+}
+
+/// What `/metrics` asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MetricsAccess {
+    /// Nothing.
+    #[default]
+    Open,
+    /// The token.
+    Token,
 }
 
 /// `[auth]`
