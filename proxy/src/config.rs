@@ -10,6 +10,9 @@ mod error;
 mod file;
 mod files;
 mod not_built;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod reference;
 mod render;
 mod resolve;
 mod resolve_admin;

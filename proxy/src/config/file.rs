@@ -72,7 +72,12 @@ macro_rules! tables {
             #[serde(flatten)]
             pub(super) unknown: Unknown,
         }
-    )*};
+    )*
+        /// Every table, with its keys and what they are read as: what there is to document.
+        #[cfg(test)]
+        pub(super) const TABLES: &[(&str, &[(&str, &str)])] =
+            &[$((stringify!($table), &[$((stringify!($field), stringify!($type)),)*]),)*];
+    };
 }
 
 tables! {

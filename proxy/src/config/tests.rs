@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use super::settings::{LogSync, Policy, Role, Secret, StoreKind};
 use super::*;
 
-const FULL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/config-full.toml"));
+pub(super) const FULL: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/config-full.toml"));
 
 /// The least that is needed: one region, everything else by default.
 const LEAST: &str = "cluster = \"shop\"\nregion = \"eu\"\ndata_dir = \"data\"\n";
