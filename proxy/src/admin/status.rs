@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use meridian_conflict::clock::{Dot, Origin, RegionId};
-use meridian_topology::graph::RegionName;
+use prometheus::core::Collector;
 use serde::{Deserialize, Serialize};
 
 use super::View;
@@ -139,6 +139,10 @@ pub struct TopologyStatus {
     pub digest: String,
     /// For each other region, the neighbour that feeds its ops to this one while all are up.
     pub routes: BTreeMap<String, String>,
+    /// For each other region, over how many hops its ops come then.
+    pub hops: BTreeMap<String, u32>,
+    /// For each other region, the regions from which its ops come now.
+    pub ways: BTreeMap<String, Vec<String>>,
 }
 
 /// How far an origin's ops are applied here.
@@ -257,7 +261,7 @@ impl Status {
             role: if region.is_follower() { "follower" } else { "leader" }.to_owned(),
             ready: not_ready.is_empty(),
             not_ready,
-            topology: topology(&settings.region, &membership),
+            topology: topology(region, &membership),
             applied: applied(region, &names),
             parked: parked(region, &names),
             log: log(region),
@@ -307,14 +311,31 @@ pub(super) fn seconds_until(end: SystemTime, now: SystemTime) -> f64 {
     since_epoch(end) - since_epoch(now)
 }
 
-fn topology(region: &RegionName, membership: &Membership) -> TopologyStatus {
-    let graph = &membership.topology.graph;
-    let routes = graph.routes(region).into_iter();
+fn topology(region: &Region, membership: &Membership) -> TopologyStatus {
+    let (graph, at) = (&membership.topology.graph, &region.settings().region);
+    let routes = graph.routes(at);
+    let hops = routes.keys().filter_map(|origin| Some((origin.to_string(), graph.hops(origin, at)?)));
     TopologyStatus {
         shape: graph.shape().to_string(),
         digest: format!("{:016x}", graph.digest()),
-        routes: routes.map(|(origin, peer)| (origin.to_string(), peer.to_string())).collect(),
+        hops: hops.collect(),
+        routes: routes.iter().map(|(origin, peer)| (origin.to_string(), peer.to_string())).collect(),
+        ways: ways(region),
     }
+}
+
+/// Whose ops come from whom now, as the metric `route` has it.
+fn ways(region: &Region) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for family in region.metrics().links.route.collect() {
+        for metric in family.get_metric().iter().filter(|metric| metric.get_gauge().get_value() > 0.0) {
+            let label = |name: &str| metric.get_label().iter().find(|label| label.name() == name);
+            if let (Some(origin), Some(peer)) = (label("origin"), label("peer")) {
+                found.entry(origin.value().to_owned()).or_default().push(peer.value().to_owned());
+            }
+        }
+    }
+    found
 }
 
 fn applied(region: &Region, names: &Names) -> Vec<Applied> {

@@ -22,7 +22,8 @@ fn commands_and_their_defaults() {
     assert_eq!((demo.topology, demo.regions, demo.base_port), (demo::DemoTopology::Ring, 3, 6381));
     assert!(demo.data_dir.is_none());
     let Command::Status(status) = parse("meridian status").unwrap().command else { panic!() };
-    assert_eq!(status.admin.to_string(), "http://127.0.0.1:9380");
+    assert_eq!(status.admin.iter().map(ToString::to_string).collect::<Vec<_>>(), ["http://127.0.0.1:9380"]);
+    assert_eq!((status.interval.as_secs(), status.color), (2, status::Color::Auto));
     assert!(!status.watch && !status.json);
     let line = "meridian --log-format json serve --config eu.toml";
     assert_eq!(parse(line).unwrap().log_format, LogFormat::Json);
@@ -51,6 +52,9 @@ fn what_means_nothing_is_refused() {
         "meridian status --admin http://127.0.0.1:9380/metrics",
         "meridian cert region eu --ca tls",
         "meridian serve --config a --log-format xml",
+        "meridian status --watch --interval 1ms",
+        "meridian status --watch --interval 2",
+        "meridian completions tcsh",
         "meridian verify --admin https://127.0.0.1:9380",
         "meridian conflicts --admin https://127.0.0.1:9380",
         "meridian conflicts --follow --limit 3",
