@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::admin::AdminArgs;
 use crate::admin::status::Status;
-use http::Url;
 
 /// How often `--watch` asks.
 const EVERY: Duration = Duration::from_secs(2);
@@ -20,9 +20,9 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 /// What to show, and of whom.
 #[derive(Debug, clap::Args)]
 pub struct StatusArgs {
-    /// The region's admin address
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9380", value_parser = Url::parse)]
-    pub admin: Url,
+    /// Whom.
+    #[command(flatten)]
+    pub admin: AdminArgs,
     /// Show it again every two seconds, until Ctrl-C
     #[arg(long)]
     pub watch: bool,
