@@ -1,8 +1,8 @@
 //! The admin server: what a region tells operators and Prometheus over HTTP. Nothing here changes
 //! anything, but for `/reload`, `/verify`, `/hooks/release` and, where they are on, the fault knobs.
 //!
-//! What a page asks for is in [`pages`]: what changes something or shows data asks for the token of `admin.token_file`, or
-//! is served on loopback alone.
+//! What a page asks for is in the table of `pages`: what changes something or shows data asks for the token
+//! of `admin.token_file`, or is served on loopback alone.
 //!
 //! | path | answer |
 //! |---|---|

@@ -148,7 +148,10 @@ impl Gate {
             let (page, refusals) = (self.page.path, line.refusals);
             match (refusal, line.address) {
                 (Refusal::TokenUnreadable(problem), _) => {
-                    tracing::error!(%address, page, refusals, %problem, "admin.token_file cannot be used: refused an admin request");
+                    tracing::error!(
+                        %address, page, refusals, %problem,
+                        "admin.token_file cannot be used: refused an admin request"
+                    );
                 }
                 (_, Some(_)) => {
                     tracing::warn!(%address, page, refusals, reason = %refusal, "refused an admin request");
