@@ -1,5 +1,6 @@
 //! The command line: what `meridian` can be told, and where each command lives.
 
+pub mod admin;
 pub mod cert;
 pub mod check;
 pub mod completions;
@@ -117,7 +118,7 @@ A loser is written back with `MERIDIAN.RESTORE id`, sent to the region by any Re
 
 Examples:
   meridian conflicts
-  meridian conflicts --admin http://10.0.0.1:9380 --key user:1
+  meridian conflicts --admin http://10.0.0.1:9380 --token-file token --key user:1
   meridian conflicts --follow --kind field
   meridian conflicts --json --limit 1000 | jq -r .id")]
     Conflicts(conflicts::ConflictsArgs),

@@ -11,14 +11,15 @@ mod tests;
 mod watch;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::ValueEnum;
 
+use super::admin::{AdminArgs, Url};
 use crate::admin::status::Status;
 use crate::config::units::parse_duration;
-use http::Url;
 
 /// How often `--watch` may look.
 const INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_secs(3600);
@@ -29,6 +30,9 @@ pub struct StatusArgs {
     /// The region's admin address; of several, --watch shows a line each, and the first in full
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9380", value_parser = Url::parse)]
     pub admin: Vec<Url>,
+    /// A file with the token of the regions' admin.token_file, if they have one
+    #[arg(long, value_name = "FILE", env = "MERIDIAN_TOKEN_FILE", hide_env_values = true)]
+    pub token_file: Option<PathBuf>,
     /// Show it again and again, until Ctrl-C
     #[arg(long, short)]
     pub watch: bool,
@@ -55,9 +59,9 @@ pub enum Color {
 }
 
 impl Color {
-    fn on(self, terminal: bool) -> bool {
+    fn on(self) -> bool {
         let refused = || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        terminal && (self == Self::Always || (self == Self::Auto && !refused()))
+        self == Self::Always || (self == Self::Auto && !refused())
     }
 }
 
@@ -71,10 +75,12 @@ fn interval(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// When a region does not answer; with `--watch` that is shown and asked again.
 pub async fn run(args: &StatusArgs) -> anyhow::Result<()> {
+    let admin = |url: &Url| AdminArgs { url: url.clone(), token_file: args.token_file.clone() };
+    let admins: Vec<AdminArgs> = args.admin.iter().map(admin).collect();
     if args.watch {
-        return watch::run(args, &args.admin).await;
+        return watch::run(args, &admins).await;
     }
-    for admin in &args.admin {
+    for admin in &admins {
         let (body, status) = look(admin).await?;
         let text = if args.json {
             format!("{}\n", String::from_utf8_lossy(&body))
@@ -87,7 +93,7 @@ pub async fn run(args: &StatusArgs) -> anyhow::Result<()> {
 }
 
 /// The document, and what it says.
-async fn look(admin: &Url) -> anyhow::Result<(Vec<u8>, Status)> {
+async fn look(admin: &AdminArgs) -> anyhow::Result<(Vec<u8>, Status)> {
     let body = http::get(admin, "/status").await?;
     let status = serde_json::from_slice(&body)
         .with_context(|| format!("{admin} answers /status with something else"))?;

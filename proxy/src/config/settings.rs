@@ -103,6 +103,11 @@ impl Secret {
         Self(bytes)
     }
 
+    /// Appends it to a request.
+    pub fn write_to(&self, request: &mut Vec<u8>) {
+        request.extend_from_slice(&self.0);
+    }
+
     /// Whether `guess` is the secret, in a time that depends on the length of `guess` only.
     pub fn matches(&self, guess: &[u8]) -> bool {
         let mut difference = self.0.len() ^ guess.len();

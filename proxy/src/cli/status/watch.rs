@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use super::blocks::screen;
-use super::http::Url;
+use crate::cli::admin::AdminArgs;
 use super::looks::Watched;
 use super::screen::{columns, fit};
 use super::{StatusArgs, look, table};
@@ -41,7 +41,7 @@ const SIZE: (usize, usize) = (80, 24);
 ///
 /// # Errors
 /// When standard output is closed, or the system refuses signals.
-pub async fn run(args: &StatusArgs, admins: &[Url]) -> anyhow::Result<()> {
+pub async fn run(args: &StatusArgs, admins: &[AdminArgs]) -> anyhow::Result<()> {
     if std::io::stdout().is_terminal() && !args.json {
         on_terminal(args, admins).await
     } else {
@@ -50,7 +50,7 @@ pub async fn run(args: &StatusArgs, admins: &[Url]) -> anyhow::Result<()> {
 }
 
 /// One report after the other; what ends a process ends it.
-async fn appended(args: &StatusArgs, admins: &[Url]) -> anyhow::Result<()> {
+async fn appended(args: &StatusArgs, admins: &[AdminArgs]) -> anyhow::Result<()> {
     let mut before: Vec<Option<crate::admin::status::Status>> = vec![None; admins.len()];
     let mut ticks = ticks(args.interval);
     loop {
@@ -72,11 +72,11 @@ async fn appended(args: &StatusArgs, admins: &[Url]) -> anyhow::Result<()> {
     }
 }
 
-async fn on_terminal(args: &StatusArgs, admins: &[Url]) -> anyhow::Result<()> {
+async fn on_terminal(args: &StatusArgs, admins: &[AdminArgs]) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut resized = signal(SignalKind::window_change()).context("cannot listen for signals")?;
     let mut watched: Vec<Watched> = admins.iter().map(|admin| Watched::new(admin.to_string())).collect();
-    let colour = args.color.on(true);
+    let colour = args.color.on();
     let (began, mut ticks) = (Instant::now(), ticks(args.interval));
     let mut terminal = Terminal::enter()?;
     loop {
@@ -97,7 +97,7 @@ async fn on_terminal(args: &StatusArgs, admins: &[Url]) -> anyhow::Result<()> {
 }
 
 /// All at once: one that hangs does not keep the others from being shown.
-async fn look_at(admins: &[Url], within: Duration) -> Vec<Result<crate::admin::status::Status, String>> {
+async fn look_at(admins: &[AdminArgs], within: Duration) -> Vec<Result<crate::admin::status::Status, String>> {
     let within = within.max(Duration::from_secs(1));
     let looks = admins.iter().map(|admin| async move {
         match tokio::time::timeout(within, look(admin)).await {
