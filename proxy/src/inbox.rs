@@ -110,7 +110,7 @@ impl Claim<'_> {
 
     /// It was written back at `now_ms`.
     pub fn done(self, now_ms: u64) {
-        self.inbox.metrics.conflicts_restored.inc();
+        self.inbox.metrics.conflicts.restored.inc();
         if let Err(error) = self.inbox.shelf.mark_restored(self.record.id, now_ms) {
             let id = record::id_text(self.record.id);
             tracing::error!(%error, id, "a loser was restored, which cannot be noted in the inbox");
@@ -194,7 +194,7 @@ impl Inbox {
             self.queue.offer(Box::new(record_of(placed, *evidence, noticed_by, at_ms)))
         });
         if !recorded {
-            self.metrics.conflict_records_dropped.inc();
+            self.metrics.conflicts.records_dropped.inc();
         }
     }
 

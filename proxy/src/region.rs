@@ -162,7 +162,7 @@ impl Region {
         }
         let (origin, at_ms) = (self.origin(), self.wall().0);
         for conflict in distinct(conflicts) {
-            self.metrics.conflict(&conflict);
+            self.metrics.conflicts.count(&conflict);
             self.inbox.note(conflict, origin, at_ms);
         }
     }

@@ -167,7 +167,7 @@ fn admit(
             });
         }
         Err(refusal) => {
-            region.metrics().client_errors.with_label_values(&["refused"]).inc();
+            region.metrics().clients.errors.with_label_values(&["refused"]).inc();
             let _ = stream.try_write(format!("-{refusal}\r\n").as_bytes());
         }
     }
@@ -176,10 +176,10 @@ fn admit(
 /// Serves one connection until it ends.
 async fn serve(region: Arc<Region>, stream: TcpStream, address: SocketAddr, client: Arc<Client>) {
     let metrics = Arc::clone(region.metrics());
-    metrics.clients.inc();
+    metrics.clients.connected.inc();
     let mut session = Session::new(region, stream, client);
     let end = session.run().await;
-    metrics.clients.dec();
+    metrics.clients.connected.dec();
     let reason = match end {
         End::Left | End::Asked => return,
         End::Protocol(error) => {
@@ -196,7 +196,7 @@ async fn serve(region: Arc<Region>, stream: TcpStream, address: SocketAddr, clie
         End::Log => "log",
         End::Lease => "lease",
     };
-    metrics.client_errors.with_label_values(&[reason]).inc();
+    metrics.clients.errors.with_label_values(&[reason]).inc();
 }
 
 impl Session {
@@ -333,12 +333,13 @@ impl Session {
 
     fn count(&mut self, first: Option<Family>, began: Instant) {
         let metrics = self.region.metrics();
-        for (count, counter) in self.counts.iter_mut().zip(&metrics.commands) {
+        for (count, counter) in self.counts.iter_mut().zip(&metrics.clients.commands) {
             if *count > 0 {
                 counter.inc_by(std::mem::take(count));
             }
         }
-        if let Some(histogram) = first.and_then(|family| metrics.command_seconds.get(family as usize)) {
+        if let Some(histogram) = first.and_then(|family| metrics.clients.command_seconds.get(family as usize))
+        {
             histogram.observe(began.elapsed().as_secs_f64());
         }
     }

@@ -106,9 +106,9 @@ pub(super) fn shadows(region: &Region) -> Vec<ShadowStatus> {
         ShadowStatus {
             policy: policy.to_owned(),
             rule: rule.to_owned(),
-            evaluated: metrics.shadow_evaluated.with_label_values(&labels).get(),
-            differs: metrics.shadow_differs.with_label_values(&labels).get(),
-            unknown: metrics.shadow_unknown.with_label_values(&labels).get(),
+            evaluated: metrics.conflicts.shadow_evaluated.with_label_values(&labels).get(),
+            differs: metrics.conflicts.shadow_differs.with_label_values(&labels).get(),
+            unknown: metrics.conflicts.shadow_unknown.with_label_values(&labels).get(),
         }
     };
     pairs.into_iter().map(status).collect()

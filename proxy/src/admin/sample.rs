@@ -8,8 +8,8 @@ use super::status::{Names, SeedingStatus, seconds_until};
 /// Sets every sampled gauge.
 pub(super) fn take(view: &View) {
     let (region, metrics) = (&view.region, view.region.metrics());
-    metrics.oplog_bytes.set(gauge(region.log().total_bytes()));
-    metrics.store_lag_ops.set(gauge(region.keyspace().dirty_objects()));
+    metrics.store.oplog_bytes.set(gauge(region.log().total_bytes()));
+    metrics.store.store_lag_ops.set(gauge(region.keyspace().dirty_objects()));
 
     seeding(view);
 
@@ -21,16 +21,16 @@ pub(super) fn take(view: &View) {
         ("store_cache", figures.cache_bytes),
         ("store_write_buffer", figures.write_buffer_bytes),
     ] {
-        metrics.memory_bytes.with_label_values(&[part]).set(gauge(bytes));
+        metrics.store.memory_bytes.with_label_values(&[part]).set(gauge(bytes));
     }
 
     let names = Names::of(&region.membership());
     for dot in region.sequencer().applied().iter() {
         let origin = names.origin(*dot.actor);
-        metrics.applied_sequence.with_label_values(&[&origin]).set(gauge(dot.counter));
+        metrics.ops.applied_sequence.with_label_values(&[&origin]).set(gauge(dot.counter));
     }
     if let Some(end) = view.region.certificate().end() {
-        metrics.cert_expiry.set(seconds_until(end, SystemTime::now()));
+        metrics.links.cert_expiry.set(seconds_until(end, SystemTime::now()));
     }
     links(view);
     hooks(view);
@@ -39,10 +39,10 @@ pub(super) fn take(view: &View) {
 /// A hook that no key has any more is not shown.
 fn hooks(view: &View) {
     let (metrics, active) = (view.region.metrics(), view.region.keyspace().policies().current());
-    metrics.hook_quarantined.reset();
+    metrics.hooks.quarantined.reset();
     for id in active.hook_ids() {
         let confined = active.quarantine().is_confined(&id.identity);
-        metrics.hook_quarantined.with_label_values(&[&*id.name]).set(i64::from(confined));
+        metrics.hooks.quarantined.with_label_values(&[&*id.name]).set(i64::from(confined));
     }
 }
 
@@ -50,11 +50,11 @@ fn hooks(view: &View) {
 fn seeding(view: &View) {
     let metrics = view.region.metrics();
     let seeding = SeedingStatus::of(&view.region);
-    metrics.loading.set(i64::from(seeding.is_some()));
+    metrics.seeding.loading.set(i64::from(seeding.is_some()));
     let seeding = seeding.unwrap_or_default();
     for (gauges, merged, all) in [
-        (&metrics.seed_keys, seeding.keys, seeding.keys_expected),
-        (&metrics.seed_ranges, seeding.ranges, seeding.ranges_total),
+        (&metrics.seeding.keys, seeding.keys, seeding.keys_expected),
+        (&metrics.seeding.ranges, seeding.ranges, seeding.ranges_total),
     ] {
         gauges.with_label_values(&["merged"]).set(gauge(merged));
         gauges.with_label_values(&["all"]).set(gauge(all));
@@ -65,10 +65,10 @@ fn links(view: &View) {
     let metrics = view.region.metrics();
     for (peer, link) in view.links.lock().iter() {
         let peer = &[peer.as_str()];
-        metrics.link_up.with_label_values(peer).set(i64::from(link.connected));
-        metrics.unacked_ops.with_label_values(peer).set(gauge(link.unacked_ops));
+        metrics.links.up.with_label_values(peer).set(i64::from(link.connected));
+        metrics.links.unacked_ops.with_label_values(peer).set(gauge(link.unacked_ops));
         if let Some(rtt_ms) = link.rtt_ms {
-            metrics.link_rtt.with_label_values(peer).set(rtt_ms / 1e3);
+            metrics.links.rtt.with_label_values(peer).set(rtt_ms / 1e3);
         }
     }
 }

@@ -131,7 +131,7 @@ async fn pass_on(
     path.push(region.homes().me);
     let is_write = Ask::is_write(&body);
     let question = Question { to: head.to, path, body, is_write, deadline };
-    region.metrics().homes_relayed.inc();
+    region.metrics().homes.relayed.inc();
     let refusal = match ask(region, &question).await {
         Ok(mut arriving) => {
             output.frame(&arriving.raw).await?;

@@ -50,14 +50,14 @@ pub async fn forward(region: &Arc<Region>, to: &Forward, write: &Write, since: I
     let deadline = tokio::time::Instant::from_std(since) + to.timeout;
     let homes = region.homes();
     let metrics = region.metrics();
-    let count = |outcome: &str| metrics.homes_forwarded.with_label_values(&[to.name.as_str(), outcome]).inc();
+    let count = |outcome: &str| metrics.homes.forwarded.with_label_values(&[to.name.as_str(), outcome]).inc();
     let Ok(_turn) = Arc::clone(&homes.links.forwards).try_acquire_owned() else {
         count("busy");
         return Forwarded::Error(busy(to));
     };
-    metrics.homes_in_flight.inc();
+    metrics.homes.in_flight.inc();
     let asked = put(region, to, write, deadline).await;
-    metrics.homes_in_flight.dec();
+    metrics.homes.in_flight.dec();
     let (outcome, forwarded) = match asked {
         Came::Answer(Answer::Elsewhere(told)) => {
             if !learn(region, told).await {
@@ -99,7 +99,7 @@ pub async fn forward(region: &Arc<Region>, to: &Forward, write: &Write, since: I
     };
     count(outcome);
     if matches!(outcome, "done" | "late") {
-        metrics.homes_forward_seconds.observe(since.elapsed().as_secs_f64());
+        metrics.homes.forward_seconds.observe(since.elapsed().as_secs_f64());
     }
     forwarded
 }

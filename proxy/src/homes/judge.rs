@@ -108,7 +108,7 @@ impl<'a> Involved<'a> {
             let holder = rule.standing().term.holder;
             if holder != region.homes().me {
                 let name = region_name(region, holder);
-                region.metrics().homes_accepted.with_label_values(&[&name]).inc();
+                region.metrics().homes.accepted.with_label_values(&[&name]).inc();
             }
         }
         Ok(())
@@ -177,6 +177,6 @@ fn several(one: &[u8], other: &[u8]) -> String {
 /// A refusal, counted.
 pub fn refused(region: &Region, home: RegionId, reason: &str, text: impl FnOnce() -> String) -> HomeError {
     let name = region_name(region, home);
-    region.metrics().homes_refused.with_label_values(&[name.as_str(), reason]).inc();
+    region.metrics().homes.refused.with_label_values(&[name.as_str(), reason]).inc();
     HomeError::Refused(format!("HOME {}", text()))
 }

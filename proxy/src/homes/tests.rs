@@ -98,9 +98,9 @@ fn the_first_rule_that_matches_decides_and_a_home_without_lease_refuses() {
     assert_eq!(said(&["MSET", "a:open:1", "x", "a:1", "x"]), "HOME the home of 'a:1' is us: write there");
     assert!(said(&["SET", "b:1", "x"]).contains("has no lease"));
     let metrics = place.region.metrics();
-    assert_eq!(metrics.homes_accepted.with_label_values(&["us"]).get(), 1);
-    assert_eq!(metrics.homes_refused.with_label_values(&["us", "elsewhere"]).get(), 2);
-    assert_eq!(metrics.homes_refused.with_label_values(&["eu", "no_lease"]).get(), 1);
+    assert_eq!(metrics.homes.accepted.with_label_values(&["us"]).get(), 1);
+    assert_eq!(metrics.homes.refused.with_label_values(&["us", "elsewhere"]).get(), 2);
+    assert_eq!(metrics.homes.refused.with_label_values(&["eu", "no_lease"]).get(), 1);
     place.attempt(&["SET", "c", "x"]).unwrap();
 }
 

@@ -156,11 +156,11 @@ impl Asking {
             Asked::Question(_) | Asked::Unknown => None,
         };
         match would.filter(|would| record.shown != *would || would.is_whole()) {
-            None => metrics.shadow_unknown.with_label_values(&labels).inc(),
+            None => metrics.conflicts.shadow_unknown.with_label_values(&labels).inc(),
             Some(would) => {
-                metrics.shadow_evaluated.with_label_values(&labels).inc();
+                metrics.conflicts.shadow_evaluated.with_label_values(&labels).inc();
                 if would != record.shown {
-                    metrics.shadow_differs.with_label_values(&labels).inc();
+                    metrics.conflicts.shadow_differs.with_label_values(&labels).inc();
                     record.shadow = Some(Shadowed { rule: shadow.rule().to_owned(), shown: would });
                 }
             }

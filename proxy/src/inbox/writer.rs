@@ -193,7 +193,7 @@ impl Writer {
                 self.unsynced |= new > 0;
             }
             Err(error) => {
-                self.metrics.conflict_records_dropped.inc_by(records.len() as u64);
+                self.metrics.conflicts.records_dropped.inc_by(records.len() as u64);
                 self.failed("record conflicts", &error);
             }
         }
@@ -226,8 +226,8 @@ impl Writer {
             }
         }
         let head = self.shelf.head();
-        self.metrics.inbox_records.set(i64::try_from(head.records()).unwrap_or(i64::MAX));
-        self.metrics.inbox_bytes.set(i64::try_from(head.bytes).unwrap_or(i64::MAX));
+        self.metrics.conflicts.inbox_records.set(i64::try_from(head.records()).unwrap_or(i64::MAX));
+        self.metrics.conflicts.inbox_bytes.set(i64::try_from(head.bytes).unwrap_or(i64::MAX));
         self.newest.send_if_modified(|newest| std::mem::replace(newest, head.next) != head.next);
     }
 

@@ -145,7 +145,7 @@ impl Book {
         match &entry.reason {
             None => tracing::warn!(hook = name, identity, "released from quarantine: it is asked again"),
             Some(reason) => {
-                self.metrics.hook_quarantines.with_label_values(&[name]).inc();
+                self.metrics.hooks.quarantines.with_label_values(&[name]).inc();
                 let [(one, _), (other, _)] = reason.answers;
                 let regions = format!("{:08x} and {:08x}", one.0, other.0);
                 tracing::error!(

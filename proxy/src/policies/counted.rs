@@ -20,9 +20,9 @@ impl Counted {
     pub(super) fn new(hook: Box<dyn MergeHook>, metrics: &Metrics) -> Self {
         let name = hook.id().name.clone();
         Self {
-            calls: metrics.hook_calls.with_label_values(&[&name]),
-            failures: metrics.hook_failures.clone(),
-            seconds: metrics.hook_seconds.with_label_values(&[&name]),
+            calls: metrics.hooks.calls.with_label_values(&[&name]),
+            failures: metrics.hooks.failures.clone(),
+            seconds: metrics.hooks.seconds.with_label_values(&[&name]),
             hook,
         }
     }

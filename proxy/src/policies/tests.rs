@@ -93,7 +93,7 @@ fn array(texts: &[&str]) -> Value {
 fn conflicts(places: &[Place]) -> String {
     let of = |place: &Place| {
         let (mut text, mut counts) = (String::new(), std::collections::BTreeMap::new());
-        for ([kind, rule, _, policy, facet], count) in place.region().metrics().conflicts_by_label() {
+        for ([kind, rule, _, policy, facet], count) in place.region().metrics().conflicts.by_label() {
             // Of two types each region names the one that came.
             let facet = if kind == "type_clash" { "any".into() } else { facet };
             *counts.entry([kind, rule, policy, facet]).or_insert(0) += count;
@@ -271,9 +271,9 @@ async fn hooks_show_the_same_everywhere_and_write_nothing() {
     for (place, end) in places.iter().zip(ends) {
         assert_eq!(place.region().sequencer().end(), end, "a merge was written");
         let metrics = place.region();
-        let failed = metrics.metrics().hook_failures.with_label_values(&["json-merge", "declined"]).get();
+        let failed = metrics.metrics().hooks.failures.with_label_values(&["json-merge", "declined"]).get();
         assert!(failed > 0);
-        assert!(metrics.metrics().hook_calls.with_label_values(&["max"]).get() >= 2);
+        assert!(metrics.metrics().hooks.calls.with_label_values(&["max"]).get() >= 2);
     }
     let counted = conflicts(&places);
     assert!(counted.contains("hook write_write hook:max string 3;"), "{counted}");
@@ -296,7 +296,7 @@ async fn a_hook_is_asked_once_until_the_key_changes() {
     let region = places[0].region();
     // The inbox has asked for its record.
     region.inbox().settle().await;
-    let calls = || region.metrics().hook_calls.with_label_values(&["max"]).get();
+    let calls = || region.metrics().hooks.calls.with_label_values(&["max"]).get();
     let before = calls();
     (0..10).for_each(|_| assert_eq!(places[0].ask(0, "GET max:k"), bulk("2")));
     assert!(calls() <= before + 1);
@@ -312,7 +312,7 @@ async fn a_hook_is_asked_ahead_and_not_under_a_lock() {
     }
     meet(&places).await;
     let region = places[0].region();
-    let calls = || region.metrics().hook_calls.with_label_values(&["max"]).get();
+    let calls = || region.metrics().hooks.calls.with_label_values(&["max"]).get();
     region.inbox().settle().await;
     // Written again, so that nothing is kept of what was merged.
     places[0].ask(0, "HSET max:h other 1");
@@ -455,7 +455,7 @@ async fn h1_a_hook_that_fails_shows_the_greatest_stamp_and_is_counted() {
         meet(&places).await;
         assert_eq!(all(&places, &format!("GET p:{reason}")), bulk("2"));
         for place in &places {
-            let failed = place.region().metrics().hook_failures.with_label_values(&[name, reason]).get();
+            let failed = place.region().metrics().hooks.failures.with_label_values(&[name, reason]).get();
             assert!(failed > 0, "{reason}");
         }
     }

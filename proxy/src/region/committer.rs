@@ -364,7 +364,7 @@ impl Committer {
     }
 
     fn note(&self, error: &StoreError) {
-        self.work.metrics.store_errors.inc();
+        self.work.metrics.store.store_errors.inc();
         if !self.shared.failed.swap(true, Ordering::AcqRel) {
             tracing::error!(%error, "the store refuses commits; the log keeps what it lacks");
         }
@@ -377,7 +377,7 @@ impl Committer {
         }
         // Some room, so that the next write does not bring us back here.
         let evicted = self.work.keyspace.evict(bytes - max + max / 20);
-        self.work.metrics.evicted_objects.inc_by(evicted.objects);
+        self.work.metrics.store.evicted_objects.inc_by(evicted.objects);
         if self.work.keyspace.memory_bytes() > max && self.work.keyspace.dirty_objects() > 0 {
             self.shared.requests.lock().hurry = true;
         }

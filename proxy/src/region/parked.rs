@@ -24,7 +24,7 @@ pub struct Parked {
 impl Parked {
     /// Sets one aside that has come.
     pub fn take(&self, dot: Dot, why: Unfit, metrics: &Metrics) {
-        metrics.parked_ops.inc();
+        metrics.ops.parked_ops.inc();
         self.note(dot, why);
     }
 
@@ -59,6 +59,6 @@ mod tests {
         let listed = parked.listed();
         assert_eq!(listed.len(), LISTED_MAX);
         assert_eq!((listed[0].0, listed[63].0), (dot(37), dot(100)));
-        assert_eq!(metrics.parked_ops.get(), 100);
+        assert_eq!(metrics.ops.parked_ops.get(), 100);
     }
 }

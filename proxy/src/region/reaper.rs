@@ -143,7 +143,7 @@ impl Reaper {
         let pause = PASS_EVERY.max(pass.began.elapsed().saturating_mul(PASS_SHARE));
         self.next = Some(Instant::now() + pause);
         self.from_ms = pass.lowest_ms.unwrap_or(pass.settled.passed.ms());
-        work.metrics.tombstones.set(i64::try_from(pass.waiting).unwrap_or(i64::MAX));
+        work.metrics.store.tombstones.set(i64::try_from(pass.waiting).unwrap_or(i64::MAX));
     }
 }
 
@@ -196,7 +196,7 @@ impl Pass {
             let durable = work.log.durable_lsn().0;
             let settle = self.settled.kept.is_empty().then_some(self.committed);
             match work.keyspace.reclaim(reminder, kept, settle, durable)? {
-                Reclaimed::Sums => work.metrics.reaped.with_label_values(&["sums"]).inc(),
+                Reclaimed::Sums => work.metrics.store.reaped.with_label_values(&["sums"]).inc(),
                 Reclaimed::Waits => self.waiting += 1,
                 Reclaimed::Deadline => deadlines.push(reminder),
                 Reclaimed::Stale => stale.delete(&reminder.row)?,
@@ -248,7 +248,7 @@ impl Pass {
             locked.apply_body(body.body(), place.stamp, meridian_conflict::clock::Seen::All, place.lsn.0)?;
             drop(locked);
             work.log.wake();
-            work.metrics.reaped.with_label_values(&["expired"]).inc_by(cleared);
+            work.metrics.store.reaped.with_label_values(&["expired"]).inc_by(cleared);
         }
         Ok(found.get(taken..).unwrap_or_default())
     }

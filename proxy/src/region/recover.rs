@@ -155,7 +155,7 @@ impl Region {
 
         let keyspace = Arc::new(Keyspace::new(Arc::clone(&store), store.position()?.is_none()));
         let loaded = load_versioned(&settings.conflicts, &directory, &metrics)?;
-        keyspace.policies().witness().settle(settings.region.as_str(), metrics.hook_failures.clone());
+        keyspace.policies().witness().settle(settings.region.as_str(), metrics.hooks.failures.clone());
         let policies = Book::open(loaded, &directory, keyspace.policies(), Arc::clone(&metrics))
             .context("cannot read which hooks are in quarantine")?;
         let homes = Homes::open(&settings, &directory).context("cannot read who is home")?;
@@ -299,7 +299,7 @@ fn log_settings(settings: &Settings, metrics: &Arc<Metrics>) -> oplog::Settings 
         },
         max_record: max_op.saturating_add(128 << 10).min(1 << 30),
         tail_cache: usize::try_from(settings.limits.tail_cache).unwrap_or(usize::MAX),
-        on_flush: Some(Arc::new(move |took| metrics.fsync_seconds.observe(took.as_secs_f64()))),
+        on_flush: Some(Arc::new(move |took| metrics.store.fsync_seconds.observe(took.as_secs_f64()))),
         ..oplog::Settings::default()
     }
 }

@@ -265,7 +265,7 @@ async fn q3_an_op_that_cannot_be_applied_is_parked_and_stops_nothing() {
         }
     }
     let parked = unfit.len() as u64;
-    assert_eq!(region.metrics().parked_ops.get(), parked);
+    assert_eq!(region.metrics().ops.parked_ops.get(), parked);
     let everything = |region: &Region| {
         assert_eq!(ask(region, "DBSIZE"), Value::Int(i64::try_from(parked).unwrap()));
         assert_eq!(ask(region, &format!("GET after{}", 2 * parked - 2)), bulk("here"));

@@ -59,13 +59,13 @@ impl Applier {
                 Err(error) => {
                     // The object is on disk and will be needed: waiting loses nothing.
                     tracing::error!(%error, "cannot read an object that an op changes; trying again");
-                    metrics.store_errors.inc();
+                    metrics.store.store_errors.inc();
                     tokio::time::sleep(STORE_RETRY).await;
                 }
             }
         };
         if applied.changes == 0 {
-            metrics.stale_ops.inc();
+            metrics.ops.stale_ops.inc();
         }
         // What the donor of this region's state had applied met its conflicts there, or in the merge.
         let settled = region.seeding().until().filter(|until| covers(until, &op.header.dot));
@@ -83,7 +83,7 @@ impl Applier {
         self.lags.entry(origin).or_insert_with(|| {
             let id = origin.region();
             let name = names.get(&id).cloned().unwrap_or_else(|| format!("{:08x}", id.0));
-            region.metrics().replication_lag.with_label_values(&[&name])
+            region.metrics().ops.replication_lag.with_label_values(&[&name])
         })
     }
 }

@@ -89,7 +89,7 @@ impl Dials {
 
     fn peer(&self, configured: &settings::Region) -> Peer {
         let name = configured.name.as_str();
-        let bytes = &self.region.metrics().link_bytes;
+        let bytes = &self.region.metrics().links.bytes;
         let context = peer::Context {
             standing: Arc::default(),
             ends: Arc::default(),
@@ -148,7 +148,7 @@ async fn accept(metrics: Arc<crate::metrics::Metrics>, endpoint: Arc<Endpoint>, 
                 tokio::spawn(peer::run(connection, id, context, false));
             }
             Err(refused) => {
-                metrics.refused_link(refused.refusal.close_reason());
+                metrics.links.refused(refused.refusal.close_reason());
             }
         }
     }

@@ -82,7 +82,7 @@ pub(super) async fn run(region: Arc<Region>, mut heard: mpsc::Receiver<Waiting>)
                 later.push_back(Later { waiting, looks: looks + 1, at });
             }
             // Also where the store cannot be read: that is told elsewhere.
-            _ => region.metrics().hook_answers_unasked.inc(),
+            _ => region.metrics().hooks.answers_unasked.inc(),
         }
         tokio::time::sleep(began.elapsed() * REST).await;
     }

@@ -315,7 +315,7 @@ impl Hub {
             Event::Connected { peer, wire, session } => {
                 self.last_session += 1;
                 let number = self.last_session;
-                self.region.metrics().link_connections.with_label_values(&[&self.name(peer)]).inc();
+                self.region.metrics().links.connections.with_label_values(&[&self.name(peer)]).inc();
                 if session.send(number).is_ok() {
                     self.stop_feeds(peer);
                     self.replica.handle_connected(now, peer, number);

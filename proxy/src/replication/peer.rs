@@ -230,7 +230,7 @@ pub(super) async fn run(
             if let Ended::ByPeer { reason, .. } = &ended
                 && reason.is_refusal()
             {
-                context.region.metrics().refused_link(*reason);
+                context.region.metrics().links.refused(*reason);
             }
             context.trouble(peer, ended.to_string()).await;
         }

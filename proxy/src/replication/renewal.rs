@@ -67,7 +67,7 @@ pub(super) async fn watch_files(
                         identity.not_after.duration_since(SystemTime::now()).unwrap_or_default().as_secs()
                             / 86_400;
                     tracing::info!(days, "a new certificate is in force");
-                    region.metrics().cert_renewals.with_label_values(&["renewed"]).inc();
+                    region.metrics().links.cert_renewals.with_label_values(&["renewed"]).inc();
                     region.certificate().set_end(identity.not_after);
                     region.certificate().set_trouble(None);
                     in_force.send_replace(Arc::new(*identity));
@@ -83,7 +83,7 @@ fn refused(region: &Region, error: &str) {
         error,
         "the certificate files have changed and cannot be used; the former certificate stays in force"
     );
-    region.metrics().cert_renewals.with_label_values(&["refused"]).inc();
+    region.metrics().links.cert_renewals.with_label_values(&["refused"]).inc();
     region.certificate().set_trouble(Some(error.to_owned()));
 }
 
@@ -140,6 +140,6 @@ pub(super) async fn guard(connection: PeerConnection, peer: RegionId, context: C
         }
     };
     connection.close(reason, text);
-    context.region.metrics().refused_link(reason);
+    context.region.metrics().links.refused(reason);
     context.trouble(peer, text.to_owned()).await;
 }

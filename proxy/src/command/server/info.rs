@@ -60,10 +60,10 @@ fn write_section(context: &Context<'_, '_>, section: &str, out: &mut String) {
         }
         "stats" => {
             let metrics = region.metrics();
-            let commands: u64 = metrics.commands.iter().map(|counter| counter.get()).sum();
+            let commands: u64 = metrics.clients.commands.iter().map(|counter| counter.get()).sum();
             lines.push(("total_connections_received", region.clients().accepted().to_string()));
             lines.push(("total_commands_processed", commands.to_string()));
-            lines.push(("conflicts_total", metrics.conflicts_total().to_string()));
+            lines.push(("conflicts_total", metrics.conflicts.total().to_string()));
         }
         "replication" => {
             lines.push(("role", if region.is_follower() { "slave" } else { "master" }.into()));

@@ -102,7 +102,7 @@ async fn h1_records_say_what_the_hook_made_of_the_values_or_that_it_failed() {
     assert!(matches!(shown, Written::Large { .. }));
     assert_eq!(told(&places, "max:s").0, "lww", "hooks do not settle types");
     // Counters are of the moment when the conflict was met.
-    let counted = places[0].region().metrics().conflicts_by_label();
+    let counted = places[0].region().metrics().conflicts.by_label();
     let rules: Vec<&str> = counted.iter().map(|(labels, _)| &*labels[1]).collect();
     assert!(rules.contains(&"hook:json-merge") && !rules.contains(&"fallback"), "{rules:?}");
     places.into_iter().for_each(Home::stop);
@@ -132,12 +132,12 @@ async fn h1_a_confined_hook_falls_back_at_once_and_is_asked_again_once_released(
     region.policies().learn(set.entries(), policies);
     shows("3").unwrap();
     let labels = [&*id.name, "quarantined"];
-    assert!(region.metrics().hook_failures.with_label_values(&labels).get() > 0);
-    let calls = region.metrics().hook_calls.with_label_values(&["max"]).get();
+    assert!(region.metrics().hooks.failures.with_label_values(&labels).get() > 0);
+    let calls = region.metrics().hooks.calls.with_label_values(&["max"]).get();
     write(&places, ["SET max:other 20", "SET max:other 3"]);
     meet(&places).await;
     assert_eq!(records(&region, "max:other")[0].rule, "fallback");
-    assert_eq!(region.metrics().hook_calls.with_label_values(&["max"]).get(), calls);
+    assert_eq!(region.metrics().hooks.calls.with_label_values(&["max"]).get(), calls);
     assert!(region.policies().release("min", policies).is_empty());
     assert_eq!(region.policies().release("max", policies), [id]);
     shows("20").unwrap();
@@ -173,8 +173,12 @@ async fn a_shadow_tells_what_it_would_have_shown_and_changes_nothing() {
         let of =
             |counts: &prometheus::IntCounterVec, labels: [&str; 2]| counts.with_label_values(&labels).get();
         let counts = |labels| {
-            [&metrics.shadow_evaluated, &metrics.shadow_differs, &metrics.shadow_unknown]
-                .map(|c| of(c, labels))
+            [
+                &metrics.conflicts.shadow_evaluated,
+                &metrics.conflicts.shadow_differs,
+                &metrics.conflicts.shadow_unknown,
+            ]
+            .map(|c| of(c, labels))
         };
         assert_eq!(counts(["crdt", "hook:max"]), [3, 2, 0]);
         assert_eq!(counts(["crdt", "lww"]), [1, 0, 0]);

@@ -16,9 +16,9 @@ async fn a_storm_is_counted_and_sampled() {
     for place in [&a, &b] {
         let region = place.region();
         region.inbox().settle().await;
-        assert_eq!(region.metrics().conflicts_total(), 2_000);
+        assert_eq!(region.metrics().conflicts.total(), 2_000);
         assert_eq!(everything(&region).len(), 100);
-        assert_eq!(region.metrics().conflict_records_dropped.get(), 1_900);
+        assert_eq!(region.metrics().conflicts.records_dropped.get(), 1_900);
     }
     a.stop();
     b.stop();
@@ -34,13 +34,13 @@ async fn a_store_that_hangs_costs_records_and_neither_time_nor_room() {
     let origin = record::tests::stamp("eu", 1).dot.actor;
     let mut noted = 0;
     for (count, lost) in [(20_000, "lost".to_owned()), (1_000, "x".repeat(VALUE_MAX))] {
-        let (records, dropped) = (inbox.shelf().head().records(), metrics.conflict_records_dropped.get());
+        let (records, dropped) = (inbox.shelf().head().records(), metrics.conflicts.records_dropped.get());
         let hanging = inbox.shelf().hold();
         for _ in 0..count {
             noted += 1;
             inbox.note(conflict("k", noted, &lost), origin, crate::region::wall_now().0);
         }
-        let waiting = count - (metrics.conflict_records_dropped.get() - dropped);
+        let waiting = count - (metrics.conflicts.records_dropped.get() - dropped);
         let room = (writer::QUEUE_RECORDS + writer::BATCH_RECORDS).min(writer::QUEUE_BYTES / lost.len());
         assert!(waiting > 100 && waiting <= room as u64, "{waiting} wait");
         drop(hanging);
@@ -67,10 +67,10 @@ async fn what_is_kept_is_bounded_by_bytes() {
     exchange(&a.region(), &b.region()).await;
     let region = a.region();
     region.inbox().settle().await;
-    assert_eq!(region.metrics().conflicts_total(), 100);
+    assert_eq!(region.metrics().conflicts.total(), 100);
     let head = region.inbox().shelf().head();
     assert!(head.bytes <= 1 << 20 && head.records() < 30 && head.next == 100, "{head:?}");
-    assert_eq!(region.metrics().inbox_bytes.get() as u64, head.bytes);
+    assert_eq!(region.metrics().conflicts.inbox_bytes.get() as u64, head.bytes);
     assert_eq!(region.inbox().last_of(0, b"k99").unwrap().unwrap().key, &b"k99"[..]);
     a.stop();
     b.stop();

@@ -28,7 +28,7 @@ async fn under_lww_every_whole_key_that_lost_is_recorded_alike_and_can_be_writte
         region.inbox().settle().await;
         let mut records = everything(&region);
         records.sort_unstable_by_key(|record| record.id);
-        assert_eq!((records.len(), region.metrics().conflicts_total()), (4, 4));
+        assert_eq!((records.len(), region.metrics().conflicts.total()), (4, 4));
         assert!(records.iter().all(|record| (&*record.policy, &*record.rule) == ("lww", "lww")));
         let of = |record: &Record| (record.id, record.rivals.clone(), record.loser, record.shown.clone());
         recorded.push(records.iter().map(of).collect::<Vec<_>>());
@@ -43,7 +43,7 @@ async fn under_lww_every_whole_key_that_lost_is_recorded_alike_and_can_be_writte
         assert_eq!(place.ask(0, "HGETALL h"), Value::Array(fields));
         assert_eq!(place.ask(0, "SMISMEMBER s m mine"), Value::Array(vec![Value::Int(1); 2]));
         assert_eq!((place.ask(0, "GET d"), place.ask(0, "GET t")), (bulk("2"), bulk("text")));
-        assert_eq!(place.region().metrics().conflicts_total(), 4);
+        assert_eq!(place.region().metrics().conflicts.total(), 4);
     }
     a.stop();
     b.stop();
@@ -55,9 +55,9 @@ async fn both_regions_record_what_both_met_under_the_same_ids() {
     for place in [&a, &b] {
         let region = place.region();
         let records = everything(&region);
-        assert_eq!(records.len() as u64, region.metrics().conflicts_total());
-        assert_eq!(region.metrics().inbox_records.get() as usize, records.len());
-        assert_eq!(region.metrics().conflict_records_dropped.get(), 0);
+        assert_eq!(records.len() as u64, region.metrics().conflicts.total());
+        assert_eq!(region.metrics().conflicts.inbox_records.get() as usize, records.len());
+        assert_eq!(region.metrics().conflicts.records_dropped.get(), 0);
         assert!(records.windows(2).all(|pair| pair[0].at_ms >= pair[1].at_ms));
         assert!(records.iter().all(|record| record.noticed_by == region.origin()));
     }
@@ -98,7 +98,7 @@ async fn an_op_that_writes_a_place_twice_conflicts_there_once() {
             let region = place.region();
             region.inbox().settle().await;
             let [record] = &everything(&region)[..] else { panic!("{here}: {:?}", everything(&region)) };
-            assert_eq!(region.metrics().conflicts_total(), 1, "{here}");
+            assert_eq!(region.metrics().conflicts.total(), 1, "{here}");
             kinds.push((record.id, record.kind.clone(), record.rivals.clone(), record.shown.clone()));
         }
         assert_eq!(kinds[0], kinds[1], "{here}");
@@ -127,7 +127,7 @@ async fn whatever_is_written_is_counted_once_for_each_id() {
         let region = place.region();
         region.inbox().settle().await;
         let records = everything(&region);
-        assert_eq!(region.metrics().conflicts_total(), records.len() as u64);
+        assert_eq!(region.metrics().conflicts.total(), records.len() as u64);
         met += records.len();
         for Record { id, rivals, .. } in records {
             let stamps = |rivals: &[Rival; 2]| rivals.each_ref().map(|rival| rival.stamp);
@@ -168,7 +168,7 @@ async fn a_merge_records_what_the_states_show() {
     let (here, there) = (everything(&a.region()), everything(&b.region()));
     assert_eq!(here.len(), 20);
     assert_eq!(ids(&here), ids(&there));
-    assert_eq!(b.region().metrics().conflicts_total(), 20);
+    assert_eq!(b.region().metrics().conflicts.total(), 20);
     a.stop();
     b.stop();
 }

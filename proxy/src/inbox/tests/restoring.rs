@@ -15,7 +15,7 @@ async fn losers_are_written_back_once_and_everywhere() {
         assert!(is_error(&undo(&region, of_key(key).id), "ERR this conflict's loser was already restored"));
         assert!(of_key(key).restored_ms.is_some());
     }
-    assert_eq!(region.metrics().conflicts_restored.get(), 6);
+    assert_eq!(region.metrics().conflicts.restored.get(), 6);
     exchange(&a.region(), &b.region()).await;
     for place in [&a, &b] {
         assert_eq!(place.ask(0, "GET k"), bulk("first"));
@@ -26,7 +26,7 @@ async fn losers_are_written_back_once_and_everywhere() {
         assert_eq!(place.ask(0, "SCARD s"), Value::Int(0));
     }
     assert_eq!(
-        region.metrics().conflicts_total(),
+        region.metrics().conflicts.total(),
         everything(&region).len() as u64,
         "they had seen all there is"
     );

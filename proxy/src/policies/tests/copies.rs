@@ -39,7 +39,7 @@ async fn a_key_that_is_written_while_its_hook_is_asked_is_read_as_it_was() {
     meet(&places).await;
     let (place, region) = (&places[0], places[0].region());
     let (keyspace, key) = (region.keyspace(), KeyRef::new(0, b"max:h"));
-    let calls = || region.metrics().hook_calls.with_label_values(&["max"]).get();
+    let calls = || region.metrics().hooks.calls.with_label_values(&["max"]).get();
     place.ask(0, "HSET max:h other 1");
     let unmerged = keyspace.unmerged(&[key], 0).unwrap().pop().unwrap();
     place.ask(0, "HSET max:h other 2");

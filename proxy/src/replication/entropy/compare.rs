@@ -121,12 +121,12 @@ impl<'a, W: Wire> Comparison<'a, W> {
     }
 
     fn count_ranges(&self, ranges: u64) {
-        self.region.metrics().divergent_ranges.with_label_values(&[self.peer]).inc_by(ranges);
+        self.region.metrics().seeding.divergent_ranges.with_label_values(&[self.peer]).inc_by(ranges);
     }
 
     /// Counts keys that were compared, and keeps the pace: each costs so many keys of a walk.
     async fn rest(&self, keys: u64, cost: u64) -> Result<(), EntropyError> {
-        self.region.metrics().entropy_keys.with_label_values(&[self.peer]).inc_by(keys);
+        self.region.metrics().seeding.entropy_keys.with_label_values(&[self.peer]).inc_by(keys);
         if self.region.is_draining() {
             return Err(EntropyError::Draining);
         }
@@ -343,7 +343,7 @@ impl<'a, W: Wire> Comparison<'a, W> {
     pub(super) async fn ask(&self, ask: Ask) -> Result<Answers<W::Input>, EntropyError> {
         let (input, mut output) = self.wire.open().await?;
         let frame = framed(&ask.encode())?;
-        let sent = &self.region.metrics().link_bytes;
+        let sent = &self.region.metrics().links.bytes;
         sent.with_label_values(&[self.peer, "sent", "entropy"]).inc_by(frame.len() as u64);
         output.write_all(&frame).await?;
         output.shutdown().await?;
@@ -351,7 +351,7 @@ impl<'a, W: Wire> Comparison<'a, W> {
     }
 
     pub(super) fn count(&self, answers: &Answers<W::Input>) {
-        let received = &self.region.metrics().link_bytes;
+        let received = &self.region.metrics().links.bytes;
         received.with_label_values(&[self.peer, "received", "entropy"]).inc_by(answers.bytes);
     }
 }

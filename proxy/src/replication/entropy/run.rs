@@ -138,10 +138,10 @@ async fn ask(region: &Arc<Region>, id: RegionId, peer: &Peer, walk: &mut Walk) -
 fn show(region: &Region, name: &str, walk: &mut Walk) {
     let metrics = region.metrics();
     let ended = walk.rounds.ended();
-    metrics.entropy_rounds.with_label_values(&[name]).inc_by(ended - walk.shown);
+    metrics.seeding.entropy_rounds.with_label_values(&[name]).inc_by(ended - walk.shown);
     walk.shown = ended;
     if let Some(at) = walk.rounds.last() {
         let seconds = i64::try_from(region.mono().since(at) / 1_000).unwrap_or(i64::MAX);
-        metrics.entropy_age.with_label_values(&[name]).set(seconds);
+        metrics.seeding.entropy_age.with_label_values(&[name]).set(seconds);
     }
 }

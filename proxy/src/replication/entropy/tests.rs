@@ -72,7 +72,7 @@ fn lose(place: &Place, database: u8, key: &str) {
 }
 
 fn divergent_ranges(place: &Place) -> u64 {
-    place.region().metrics().divergent_ranges.with_label_values(&["peer"]).get()
+    place.region().metrics().seeding.divergent_ranges.with_label_values(&["peer"]).get()
 }
 
 /// Both write all the time, hear of each other late, and compare meanwhile.
@@ -168,13 +168,13 @@ async fn what_a_mend_hides_is_in_the_inbox() {
     assert_eq!((found.divergent, found.mended), (1, 1), "{found:?}");
     assert_eq!(b.ask(0, "GET k"), Value::Bulk(b"new".to_vec()));
     region.inbox().settle().await;
-    assert_eq!(region.metrics().conflicts_total(), 1);
+    assert_eq!(region.metrics().conflicts.total(), 1);
     let record = region.inbox().last_of(0, b"k").unwrap().unwrap();
     let bytes = |text: &str| Written::Bytes(ByteBuf::from(text));
     assert_eq!((&record.lost().wrote, &record.shown), (&bytes("old"), &bytes("new")));
     assert_eq!((record.outcome.as_str(), record.kind.as_str()), ("remote", "write_write"));
     assert!(compare(&a, &b).await.is_clean());
-    assert_eq!(a.region().metrics().conflicts_total(), 0, "nothing was hidden there");
+    assert_eq!(a.region().metrics().conflicts.total(), 0, "nothing was hidden there");
 }
 
 #[tokio::test]

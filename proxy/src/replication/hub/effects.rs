@@ -94,7 +94,7 @@ impl Hub {
                 }
                 let code = close_reason(reason);
                 if code.is_refusal() {
-                    self.region.metrics().refused_link(code);
+                    self.region.metrics().links.refused(code);
                 }
                 self.close(peer, session, code, &reason.to_string()).await;
             }
@@ -128,8 +128,8 @@ impl Hub {
         let Some(protocol) = self.replica.protocol(peer) else { return };
         let (region, connection) = (Arc::clone(&self.region), wire.connection.clone());
         let name = self.name(peer);
-        let sent = region.metrics().link_bytes.with_label_values(&[&name, "sent", "ops"]);
-        let unsent = region.metrics().unacked_bytes.with_label_values(&[&name]);
+        let sent = region.metrics().links.bytes.with_label_values(&[&name, "sent", "ops"]);
+        let unsent = region.metrics().links.unacked_bytes.with_label_values(&[&name]);
         let events = self.reseed.events().clone();
         let task = tokio::spawn(async move {
             let closing = connection.clone();
@@ -184,7 +184,7 @@ impl Hub {
                     self.reseed.refused(*peer);
                 }
                 if let replica::Hold::Skew { .. } = hold {
-                    self.region.metrics().clock_rejected.with_label_values(&[&name]).inc();
+                    self.region.metrics().ops.clock_rejected.with_label_values(&[&name]).inc();
                 }
                 // A hold is tried again each second: told once.
                 if self.holds.insert(*peer, *hold) != Some(*hold) {

@@ -24,33 +24,34 @@ impl Hub {
             let name = self.name(status.peer);
             let label = [name.as_str()];
             let up = matches!(status.phase, Phase::Up | Phase::Held(_));
-            metrics.link_up.with_label_values(&label).set(i64::from(up));
+            metrics.links.up.with_label_values(&label).set(i64::from(up));
             if let Some(ms) = status.round_trip_ms {
-                metrics.link_rtt.with_label_values(&label).set(ms as f64 / 1e3);
+                metrics.links.rtt.with_label_values(&label).set(ms as f64 / 1e3);
             }
             if let Some(ms) = status.clock_offset_ms {
-                metrics.peer_clock_skew.with_label_values(&label).set(ms as f64 / 1e3);
+                metrics.links.clock_skew.with_label_values(&label).set(ms as f64 / 1e3);
             }
             metrics
+                .links
                 .unacked_ops
                 .with_label_values(&label)
                 .set(i64::try_from(status.behind_ops).unwrap_or(i64::MAX));
             for (what, differs) in self.differences(&status) {
-                metrics.config_mismatch.with_label_values(&[&name, what]).set(i64::from(differs));
+                metrics.links.config_mismatch.with_label_values(&[&name, what]).set(i64::from(differs));
             }
             self.show(&name, &status, up, wall);
         }
         let delivery = self.replica.delivery();
-        metrics.pending_bytes.set(i64::try_from(delivery.pending_bytes()).unwrap_or(i64::MAX));
+        metrics.ops.pending_bytes.set(i64::try_from(delivery.pending_bytes()).unwrap_or(i64::MAX));
         self.show_pending(&metrics);
         let delivery = self.replica.delivery();
         let waits = delivery.causal_waits();
-        metrics.causal_waits.inc_by(waits.saturating_sub(self.waits));
+        metrics.ops.causal_waits.inc_by(waits.saturating_sub(self.waits));
         self.waits = waits;
         for (peer, count) in delivery.duplicates() {
             let known = self.duplicates.entry(*peer).or_default();
             let name = self.names.get(peer).cloned().unwrap_or_default();
-            metrics.duplicate_ops.with_label_values(&[&name]).inc_by(count.saturating_sub(*known));
+            metrics.ops.duplicate_ops.with_label_values(&[&name]).inc_by(count.saturating_sub(*known));
             *known = *count;
         }
         self.show_routes(&metrics);
@@ -95,8 +96,8 @@ impl Hub {
         for (region, _) in stability.heard() {
             let name = self.name(region);
             let label = [name.as_str()];
-            metrics.fenced.with_label_values(&label).set(i64::from(stability.is_fenced(region)));
-            metrics.gc_blocked_by.with_label_values(&label).set(i64::from(blocking == Some(region)));
+            metrics.links.fenced.with_label_values(&label).set(i64::from(stability.is_fenced(region)));
+            metrics.links.gc_blocked_by.with_label_values(&label).set(i64::from(blocking == Some(region)));
             if let Some(ms) = stability.fenced_in_ms(self.region.mono(), region) {
                 let room = stability.row(region).and_then(|row| {
                     let has =
@@ -110,7 +111,7 @@ impl Hub {
                     log_lasts(&log.collect::<Vec<_>>(), max_bytes, seconds)
                 });
                 let seconds = i64::try_from(room.unwrap_or(u64::MAX).min(ms / 1_000)).unwrap_or(i64::MAX);
-                metrics.seconds_until_reseed.with_label_values(&label).set(seconds);
+                metrics.links.seconds_until_reseed.with_label_values(&label).set(seconds);
             }
         }
     }
@@ -124,13 +125,13 @@ impl Hub {
             .collect();
         for (region, feeder) in self.routes_shown.union(&now) {
             let label = [&*self.name(*region), &*self.name(*feeder)];
-            metrics.route.with_label_values(&label).set(i64::from(now.contains(&(*region, *feeder))));
+            metrics.links.route.with_label_values(&label).set(i64::from(now.contains(&(*region, *feeder))));
         }
         self.routes_shown = now;
         for (region, count) in self.replica.reroutes() {
             let known = self.reroutes.entry(*region).or_default();
             let name = self.names.get(region).cloned().unwrap_or_default();
-            metrics.reroutes.with_label_values(&[&name]).inc_by(count.saturating_sub(*known));
+            metrics.links.reroutes.with_label_values(&[&name]).inc_by(count.saturating_sub(*known));
             *known = *count;
         }
     }
@@ -143,7 +144,11 @@ impl Hub {
             let name = self.names.get(&origin.region()).cloned().unwrap_or_default();
             let label = format!("{name}.{:08x}", origin.incarnation());
             let count = held.get(origin).copied().unwrap_or(0);
-            metrics.pending_ops.with_label_values(&[&label]).set(i64::try_from(count).unwrap_or(i64::MAX));
+            metrics
+                .ops
+                .pending_ops
+                .with_label_values(&[&label])
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
@@ -153,7 +158,7 @@ impl Hub {
         self.states.lock().retain(|name, _| {
             let stays = names.contains(name);
             if !stays {
-                self.region.metrics().forget_peer(name);
+                self.region.metrics().links.forget_peer(name);
             }
             stays
         });
@@ -166,7 +171,7 @@ impl Hub {
     }
 
     fn show(&mut self, name: &str, status: &replica::PeerStatus, up: bool, wall: u64) {
-        let bytes = &self.region.metrics().link_bytes;
+        let bytes = &self.region.metrics().links.bytes;
         let total = |direction| {
             bytes.with_label_values(&[name, direction, "ops"]).get()
                 + bytes.with_label_values(&[name, direction, "control"]).get()

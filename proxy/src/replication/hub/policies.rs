@@ -35,7 +35,7 @@ impl Hub {
             self.replica.handle_answer(now, wall, asker.hook, asker.generation, answered);
         }
         let compared = self.replica.answers_compared();
-        self.region.metrics().hook_answers_compared.inc_by(compared - self.compared);
+        self.region.metrics().hooks.answers_compared.inc_by(compared - self.compared);
         self.compared = compared;
     }
 
@@ -53,7 +53,7 @@ impl Hub {
     /// Has a hook asked here that was asked elsewhere, unless too many wait.
     pub(super) fn ask_hook(&self, waiting: Waiting) {
         if self.questions.try_send(waiting).is_err() {
-            self.region.metrics().hook_answers_unasked.inc();
+            self.region.metrics().hooks.answers_unasked.inc();
         }
     }
 }

@@ -51,7 +51,7 @@ pub async fn donate_to(
     output: impl AsyncWrite + Unpin,
 ) -> Result<(), SeedError> {
     let request = Request::decode(request)?;
-    let sent = region.metrics().seed_bytes.with_label_values(&["sent"]);
+    let sent = region.metrics().seeding.bytes.with_label_values(&["sent"]);
     let compressor = Compressor::new()?;
     let mut out = Sender { stream: output, compressor, sent, bytes: vec![SEED_VERSION] };
     let begun = match begin(region, asker, &request).await {

@@ -60,7 +60,7 @@ pub async fn receive<W: AsyncWrite + Unpin>(
             return Err(SeedError::Draining);
         }
         region.seeding().progress().bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
-        region.metrics().seed_bytes.with_label_values(&["received"]).inc_by(frame.len() as u64);
+        region.metrics().seeding.bytes.with_label_values(&["received"]).inc_by(frame.len() as u64);
         if frame.is_empty() {
             return Err(SeedError::Protocol("an empty frame"));
         }

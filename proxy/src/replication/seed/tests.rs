@@ -463,8 +463,8 @@ async fn j4_an_overlap_is_counted_once_and_nothing_is_lost() {
     })
     .await;
     assert_converged(&a, &b).await;
-    assert_eq!(b.region().metrics().conflicts_total(), 20);
-    assert_eq!(a.region().metrics().conflicts_total(), 20);
+    assert_eq!(b.region().metrics().conflicts.total(), 20);
+    assert_eq!(a.region().metrics().conflicts.total(), 20);
     assert_eq!(b.ask(0, "SCARD set"), Value::Int(40));
     assert_eq!(b.ask(0, "GET both3"), text("us"));
     assert_eq!(b.ask(0, "DBSIZE"), Value::Int(62));
