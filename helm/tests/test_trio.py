@@ -5,6 +5,7 @@ of the manifest, read-only but for the volume, and runs as the chart's user with
 addresses are replaced.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -80,12 +81,16 @@ class Contained:
         self.data.chmod(0o2775)
         self.config = Mounted(self.root / mounts["meridian-config"], USER)
         self.configure(manifests)
-        Mounted(self.root / mounts["meridian-tls"], USER).fill({
-            "ca.crt": (tls / "ca.pem").read_bytes(), "tls.crt": (tls / f"{name}.pem").read_bytes(),
-            "tls.key": (tls / f"{name}.key").read_bytes()}, 0o440)
+        self.tls = Mounted(self.root / mounts["meridian-tls"], USER)
+        self.identify(tls)
         Mounted(self.root / mounts["meridian-auth"], USER).fill({"password": PASSWORD.encode()}, 0o440)
         self.arguments = ["/meridian", *map(str, proxy["args"])]
         self.reload = next(c for c in self.spec["containers"] if c["name"] == "meridian-reload")
+
+    def identify(self, tls):
+        """The Secret of the region's identity, new or renewed."""
+        self.tls.fill({"ca.crt": (tls / "ca.pem").read_bytes(), "tls.crt": (tls / f"{self.name}.pem").read_bytes(),
+                       "tls.key": (tls / f"{self.name}.key").read_bytes()}, 0o440)
 
     def configure(self, manifests):
         text = manifests["ConfigMap", f"meridian-{self.name}"]["data"]["meridian.toml"]
@@ -169,7 +174,9 @@ class Trio(unittest.TestCase):
         self.is_contained(contained["eu"], pods["eu"])
         for name, pod in pods.items():
             self.helm_test(name, pod, contained[name])
+        self.renews(pods, contained)
         self.reloads(pods, contained)
+        self.logs_are_lines_of_json(pods)
 
     def is_contained(self, contained, pod):
         """That the root was indeed read-only and nothing but the volume was written."""
@@ -195,6 +202,38 @@ class Trio(unittest.TestCase):
         self.assertIn('"ready":true', told.stdout.replace(" ", ""))
         wrong = run("busybox", shell, flag, script, word, "127.0.0.1", pod.resp, f"http://127.0.0.1:{pod.admin}", role, "", check=False)
         self.assertNotEqual(wrong.returncode, 0, "without its password the test has to fail")
+
+    def renews(self, pods, contained):
+        """The kubelet swaps the Secret of one region: its peers meet the new certificate, and no process ends."""
+        tls, new = contained["eu"].home.parent / "tls", contained["eu"].home.parent / "renewed"
+        run(MERIDIAN, "cert", "region", "eu", "--ca", tls, "--out", new, "--days", "100")
+        shutil.copy(tls / "ca.pem", new)
+        before = {name: pod.status()["origin"] for name, pod in pods.items()}
+        # Of a link the smaller name dials, and it does so anew; the other side waits for the end of the former certificate.
+        ended, met = (pods["eu"].sample("meridian_cert_expiry_seconds"),
+                      pods["us"].sample('meridian_link_connections_total{peer="eu"}'))
+        contained["eu"].identify(new)
+        wait_for("eu has renewed", lambda: pods["eu"].sample('meridian_cert_renewals_total{outcome="renewed"}') == 1)
+        self.assertAlmostEqual(ended - pods["eu"].sample("meridian_cert_expiry_seconds"), 265 * 86400, delta=3600)
+        wait_for("us has met the new certificate",
+                 lambda: pods["us"].sample('meridian_link_connections_total{peer="eu"}') > met)
+        linked(pods)
+        self.assertEqual(before, {name: pod.status()["origin"] for name, pod in pods.items()})
+
+    def logs_are_lines_of_json(self, pods):
+        """As the chart asks for them, with the fields that docs/logs.md names."""
+        told = {name: [json.loads(line) for line in pod.log.read_text().splitlines()
+                       if not line.startswith("the configuration has changed")] for name, pod in pods.items()}
+        for name, lines in told.items():
+            for line in lines:
+                self.assertLessEqual({"timestamp", "level", "target", "message"}, line.keys())
+            [started] = [line for line in lines if line["message"] == "started"]
+            self.assertEqual((started["region"], started["level"]), (name, "INFO"))
+            peers = {line["peer"] for line in lines if line["message"] == "link up"}
+            self.assertEqual(peers, set(NAMES) - {name})
+            self.assertTrue([line for line in lines if line["message"] == "the membership has changed" and line["shape"]])
+        [renewed] = [line for line in told["eu"] if line["message"] == "renewed the certificate"]
+        self.assertEqual(renewed["days"], 99)
 
     def reloads(self, pods, contained):
         """The kubelet swaps the configurations: another shape, no restart."""

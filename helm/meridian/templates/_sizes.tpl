@@ -12,7 +12,7 @@
 What the process may take, in MiB: the hot objects and as much again (the bound is overstepped by a quarter under a storm
 of writes, and memory is fragmented), what ops may hold while they wait, the newest part of the log, and 512 MiB for the
 store's buffers and compaction, connections and the program. Measured: 256 MiB of objects, written as fast as clients
-could for minutes, took 971 MiB at most.
+could for minutes, took 994 MiB at most.
 */}}
 {{- define "meridian.memoryLimit" -}}
 {{- $objects := include "meridian.mebibytes" .Values.config.store.memoryMax | int64 -}}
