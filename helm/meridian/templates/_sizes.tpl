@@ -30,14 +30,19 @@ could for minutes, took 994 MiB at most.
 {{- fail (printf "resources.limits.memory (%s) is no more than config.store.memoryMax (%s): the region would be killed; leave it empty for %dMi" $limit .Values.config.store.memoryMax $least) }}
 {{- end }}
 {{- end -}}
+{{- $request := .Values.resources.requests.memory }}
+{{- $bound := $limit | default (printf "%dMi" $least) }}
+{{- if and $request (gt (include "meridian.mebibytes" $request | int64) (include "meridian.mebibytes" $bound | int64)) }}
+{{- fail (printf "resources.requests.memory (%s) is more than the limit (%s)" $request $bound) }}
+{{- end }}
 requests:
   {{- with .Values.resources.requests.cpu }}
   cpu: {{ . | quote }}
   {{- end }}
-  memory: {{ .Values.resources.requests.memory | default (printf "%dMi" (add $objects 512)) | quote }}
+  memory: {{ $request | default (printf "%dMi" (add $objects 512)) | quote }}
 limits:
   {{- with .Values.resources.limits.cpu }}
   cpu: {{ . | quote }}
   {{- end }}
-  memory: {{ $limit | default (printf "%dMi" $least) | quote }}
+  memory: {{ $bound | quote }}
 {{- end }}
