@@ -12,6 +12,7 @@ mod clocks;
 mod convergence;
 mod crashes;
 mod disk;
+mod docs;
 mod entropy;
 mod examples;
 mod failures;

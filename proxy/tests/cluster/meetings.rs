@@ -62,7 +62,7 @@ const fn row(
     Row { before, first, second, read, shows, noticed }
 }
 
-/// The table of the README, "When regions write at the same time", type by type.
+/// The table of `docs/conflicts.md`, type by type.
 const TABLE: &[Row] = &[
     row(&["SET k a"], [&[], &["SET k b"]], (&["GET k"], "b"), Nowhere),
     row(&[], [&["SET k a"], &["SET k b"]], (&["GET k"], "b"), Everywhere),
