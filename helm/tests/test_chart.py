@@ -1,6 +1,5 @@
 """The chart, with a real Helm: what it renders, and what it refuses."""
 
-import copy
 import json
 import re
 import shutil
@@ -383,11 +382,28 @@ class Configuration(unittest.TestCase):
 
     def test_only_what_needs_a_restart_restarts(self):
         before = self.rendered()[1]
-        reloaded = copy.deepcopy({"config": {"topology": {"shape": "mesh", "order": []}}})
-        self.assertEqual(before, self.rendered(reloaded)[1])
         address = yaml.safe_load(values_of("ring", "eu").read_text())["config"]["regions"]
         address[1]["address"] = "elsewhere.example.net:7380"
-        self.assertEqual(before, self.rendered({"config": {"regions": address}})[1])
+        star = {"shape": "star", "order": [], "hub": "eu"}
+        changes = {
+            "conflicts": {"conflicts": [{"keys": "*", "policy": "lww"}]},
+            "homes": {"homes": [{"keys": "lock:*", "region": "eu", "elsewhere": "forward"}]},
+            "regions": {"regions": address},
+            "topology.shape": {"topology": {"shape": "mesh", "order": []}},
+            "topology.order": {"topology": {"order": ["eu", "ap", "us"]}},
+            "topology.hub": {"topology": star},
+            "topology.standby_hubs": {"topology": star | {"standbyHubs": ["us"]}},
+            "topology.feeds": {"topology": {"shape": "custom", "order": [], "feeds": [["eu", "us"], ["us", "ap"], ["ap", "eu"]]}},
+        }
+        source = (ROOT / "proxy/src/region/membership.rs").read_text()
+        changeable = re.search(r"const CHANGEABLE: [^=]*= \[(.*?)\];", source, re.S)[1]
+        self.assertEqual(set(changes), set(re.findall(r'"([^"]+)"', changeable)), "what a reload puts in force")
+        for name, change in changes.items():
+            with self.subTest(name):
+                text, checksum = self.rendered({"config": change})
+                self.assertNotEqual(text, self.rendered()[0])
+                self.assertEqual(before, checksum)
+        reloaded = {"config": changes["topology.shape"]}
         for restarting in ({"config": {"store": {"memoryMax": "3GiB"}}}, {"config": {"topology": {"healAfter": "9s"}}}):
             self.assertNotEqual(before, self.rendered(restarting)[1])
         off = {"reload": {"enabled": False}}
