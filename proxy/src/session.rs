@@ -184,7 +184,7 @@ async fn serve(region: Arc<Region>, stream: TcpStream, address: SocketAddr, clie
         End::Left | End::Asked => return,
         End::Protocol(error) => {
             if matches!(error, ProtocolError::HttpProbe) {
-                tracing::warn!(%address, "{error}; closed");
+                tracing::warn!(%address, %error, "closed a client's connection");
             }
             "protocol"
         }
@@ -196,6 +196,7 @@ async fn serve(region: Arc<Region>, stream: TcpStream, address: SocketAddr, clie
         End::Log => "log",
         End::Lease => "lease",
     };
+    tracing::debug!(%address, reason, "closed a client's connection");
     metrics.clients.errors.with_label_values(&[reason]).inc();
 }
 

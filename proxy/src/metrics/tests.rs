@@ -9,7 +9,7 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md"
 const HEAD: &str = "\
 # Metrics
 
-`GET /metrics` on the admin port, in Prometheus' text format. Made from the program's own texts (`proxy/src/metrics.rs`), and checked
+`GET /metrics` on the admin port, in Prometheus' text format. Made from the program's own texts (`proxy/src/metrics`), and checked
 against them by a test; `WRITE_GOLDEN=1 cargo test --release -p meridian-proxy --lib metrics` writes it anew. The end of a name is its unit; a name
 that ends in `_total` only rises, from zero at each start. Beside these there are `meridian_process_*` of the process.
 
