@@ -17,6 +17,7 @@ EVERYTHING = {
     "tls": {"existingSecret": "", "certManager": {"enabled": True, "issuerRef": {"name": "regions"}}},
     "link": {"type": "NodePort", "nodePort": 30380},
     "hooks": {"existingConfigMap": "hooks"},
+    "admin": {"existingSecret": "operators", "key": "t.txt"}, "config": {"admin": {"metrics": "token"}},
     "imagePullSecrets": [{"name": "pull"}],
     "image": {"digest": "sha256:" + "0" * 64},
     "nodeSelector": {"disk": "fast"}, "tolerations": [{"operator": "Exists"}], "priorityClassName": "high",
@@ -34,6 +35,13 @@ REFUSALS = {
     "an inline password": ({"auth": {"password": "open sesame"}}, "password"),
     "an inline password in the configuration": ({"config": {"auth": {"password": "open sesame"}}}, "password"),
     "a password where its file belongs": ({"config": {"auth": {"passwordFile": "open sesame"}}}, "passwordFile"),
+    "an inline token": ({"admin": {"token": "open sesame"}}, "token"),
+    "an inline token in the configuration": ({"config": {"admin": {"token": "open sesame"}}}, "token"),
+    "a token where its file belongs": ({"config": {"admin": {"tokenFile": "open sesame"}}}, "tokenFile"),
+    "metrics for nobody": ({"config": {"admin": {"metrics": "token"}}}, "admin.existingSecret"),
+    "a ServiceMonitor without the token": ({"config": {"admin": {"metrics": "token", "tokenFile": "/run/token"}},
+                                            "metrics": {"serviceMonitor": {"enabled": True}}}, "admin.existingSecret"),
+    "metrics that do not exist": ({"config": {"admin": {"metrics": "closed"}}}, "metrics"),
     "an inline key": ({"tls": {"key": "-----BEGIN PRIVATE KEY-----"}}, "key"),
     "a key where its file belongs": ({"config": {"tls": {"key": "-----BEGIN PRIVATE KEY-----\nMC4C\n"}}}, "/config/tls/key"),
     "an inline authority": ({"tls": {"ca": "-----BEGIN CERTIFICATE-----"}}, "ca"),
@@ -272,6 +280,23 @@ class Rendering(unittest.TestCase):
         self.assertEqual(config["tls"], {"ca": "/etc/meridian/tls/ca.crt", "cert": "/etc/meridian/tls/tls.crt",
                                          "key": "/etc/meridian/tls/tls.key"})
 
+    def test_the_token_is_mounted_and_handed_to_prometheus(self):
+        found = objects(self.renderings["everything"])
+        spec = found["StatefulSet", "meridian-eu"]["spec"]["template"]["spec"]
+        volume = {"name": "meridian-admin", "secret": {"secretName": "operators", "defaultMode": 0o440}}
+        self.assertIn(volume, spec["volumes"])
+        mount = {"name": "meridian-admin", "mountPath": "/etc/meridian/admin", "readOnly": True}
+        self.assertIn(mount, spec["containers"][0]["volumeMounts"])
+        config = tomllib.loads(found["ConfigMap", "meridian-eu"]["data"]["meridian.toml"])
+        self.assertEqual(config["admin"], {"token_file": "/etc/meridian/admin/t.txt", "metrics": "token"})
+        [endpoint] = found["ServiceMonitor", "meridian-eu"]["spec"]["endpoints"]
+        credentials = {"name": "operators", "key": "t.txt"}
+        self.assertEqual(endpoint["authorization"], {"type": "Bearer", "credentials": credentials})
+        more = {"metrics": {"serviceMonitor": {"enabled": True}}, "admin": {"existingSecret": "operators"}}
+        found = objects(template("meridian-eu", values_of("ring", "eu"), more=more).stdout)
+        [endpoint] = found["ServiceMonitor", "meridian-eu"]["spec"]["endpoints"]
+        self.assertNotIn("authorization", endpoint, "what is open is told no secret")
+
     def test_the_sidecar_is_in_the_application_s_pod(self):
         found = objects(self.renderings["sidecar"])
         spec = found["StatefulSet", "shop"]["spec"]["template"]["spec"]
@@ -292,7 +317,7 @@ class Refusing(unittest.TestCase):
                 self.assertIn(words, told.stderr)
 
     def test_a_secret_is_refused_and_not_repeated(self):
-        for values in ({"auth": {"password": "open sesame"}}, {"tls": {"key": "sesame"}}):
+        for values in ({"auth": {"password": "open sesame"}}, {"tls": {"key": "sesame"}}, {"admin": {"token": "sesame"}}):
             told = template("meridian-eu", values_of("ring", "eu"), more=values, check=False)
             self.assertNotIn("sesame", told.stderr + told.stdout)
 
@@ -349,7 +374,7 @@ class Configuration(unittest.TestCase):
         text, _ = self.rendered()
         rendered = tomllib.loads(text)
         documented = tomllib.loads((ROOT / "proxy/src/config/example.toml").read_text())
-        for table in ("limits", "clock", "seed", "anti_entropy", "inbox"):
+        for table in ("limits", "clock", "seed", "anti_entropy", "inbox", "admin"):
             self.assertEqual(rendered[table], documented[table])
         self.assertEqual(rendered["log"], documented["log"])
         self.assertEqual(rendered["topology"]["heal_after"], documented["topology"]["heal_after"])

@@ -120,6 +120,8 @@ class Compose(unittest.TestCase):
             self.assertEqual(mounts[f"./{name}.toml"], service["command"][-1])
             self.assertEqual(mounts[f"./data/{name}"], config["data_dir"])
             self.assertIn("/etc/meridian/tls", mounts.values())
+            for file in (config["auth"]["password_file"], config["admin"]["token_file"]):
+                self.assertEqual(mounts[f"./{file}"], f"/etc/meridian/{file}")
             for port in service["ports"] + services[f"shop-{name}"]["ports"]:
                 self.assertTrue(port.startswith("127.0.0.1:"), "nothing is open to the network")
             self.assertIn(f"redis://{name}:6380", services[f"shop-{name}"]["command"])

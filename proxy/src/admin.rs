@@ -1,6 +1,9 @@
 //! The admin server: what a region tells operators and Prometheus over HTTP. Nothing here changes
 //! anything, but for `/reload`, `/verify`, `/hooks/release` and, where they are on, the fault knobs.
 //!
+//! What a page asks for is in the table of `pages`: what changes something or shows data asks for the token
+//! of `admin.token_file`, or is served on loopback alone.
+//!
 //! | path | answer |
 //! |---|---|
 //! | `/healthz` | 200 while the process runs: restart it when this fails |
@@ -14,30 +17,34 @@
 //! | `/hooks/release` | POST with `?hook=NAME`: releases a merge hook from quarantine, in all regions |
 //! | `/faults` | with `[dev] faults`: shows (GET) and turns (POST) the fault knobs |
 
+mod access;
 pub mod conflicts;
 mod faults;
 mod guard;
 pub mod hooks;
+mod pages;
 mod sample;
 pub mod status;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod warnings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::link::strangers::StrangerLog;
 use crate::oplog::LogHealth;
 use crate::region::Region;
 use crate::service::LinkStates;
@@ -50,12 +57,13 @@ const GRACE: Duration = Duration::from_millis(500);
 pub struct View {
     region: Arc<Region>,
     links: LinkStates,
+    refused: Arc<Mutex<StrangerLog>>,
 }
 
 impl View {
     /// A view of a region and its links.
     pub fn new(region: Arc<Region>, links: LinkStates) -> Self {
-        Self { region, links }
+        Self { region, links, refused: Arc::default() }
     }
 
     /// Why the region should get no traffic now; empty if it should.
@@ -101,7 +109,8 @@ impl Server {
         let address = listener.local_addr().ok();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
-            let serve = axum::serve(guard::Guarded::new(listener), router(view));
+            let pages = pages::router(view).into_make_service_with_connect_info::<access::Peer>();
+            let serve = axum::serve(guard::Guarded::new(listener), pages);
             let told = async move {
                 // A dropped sender means the same.
                 let _ = stopped.await;
@@ -126,20 +135,8 @@ impl Server {
     }
 }
 
-fn router(view: View) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .route("/status", get(status))
-        .route("/conflicts", get(conflicts::listing))
-        .route("/conflicts/follow", get(conflicts::follow))
-        .route("/reload", axum::routing::post(reload))
-        .route("/verify", get(verify::show).post(verify::begin))
-        .route("/hooks/release", axum::routing::post(hooks::release))
-        .route("/faults", get(faults::show).post(faults::turn))
-        .fallback(not_found)
-        .with_state(view)
+async fn healthz() -> &'static str {
+    "ok\n"
 }
 
 async fn readyz(State(view): State<View>) -> Response {
@@ -173,11 +170,6 @@ async fn reload(State(view): State<View>) -> Response {
         }
         Err(error) => failed(&error.to_string()),
     }
-}
-
-async fn not_found() -> Response {
-    let pages = ["/healthz", "/readyz", "/metrics", "/status", "/conflicts"];
-    (StatusCode::NOT_FOUND, Json(json!({ "error": "no such page", "pages": pages }))).into_response()
 }
 
 fn failed(error: &str) -> Response {

@@ -1,7 +1,9 @@
 //! The command line: what `meridian` can be told, and where each command lives.
 
+pub mod admin;
 pub mod cert;
 pub mod check;
+pub mod completions;
 pub mod conflicts;
 pub mod demo;
 pub mod exit;
@@ -67,10 +69,11 @@ Examples:
   meridian demo --topology star --regions 5
   meridian demo --base-port 16381 --data-dir ./demo-data")]
     Demo(demo::DemoArgs),
-    /// Check a configuration and print what its topology means
+    /// Check a configuration and say in sentences what it means
     #[command(after_help = "\
-Prints the path of each region's writes, and what happens when each region fails.
-Looks at no certificates, so it works on a machine that has none.
+Says who feeds whom, what happens when a region fails or a line is cut, and what this region needs and keeps.
+Of up to 8 regions every single failure is rehearsed with the code that heals; of more the worst is told.
+Looks at no certificates, so it works on a machine that has none. docs/configuration.md explains every key.
 
 Example:
   meridian check --config eu.toml")]
@@ -115,10 +118,22 @@ A loser is written back with `MERIDIAN.RESTORE id`, sent to the region by any Re
 
 Examples:
   meridian conflicts
-  meridian conflicts --admin http://10.0.0.1:9380 --key user:1
+  meridian conflicts --admin http://10.0.0.1:9380 --token-file token --key user:1
   meridian conflicts --follow --kind field
   meridian conflicts --json --limit 1000 | jq -r .id")]
     Conflicts(conflicts::ConflictsArgs),
+    /// Print what a shell needs to complete commands and options
+    #[command(after_help = "\
+Where to put it, so that new shells find it:
+  bash        meridian completions bash > ~/.local/share/bash-completion/completions/meridian
+  zsh         meridian completions zsh > \"${fpath[1]}/_meridian\"
+  fish        meridian completions fish > ~/.config/fish/completions/meridian.fish
+  elvish      meridian completions elvish >> ~/.config/elvish/rc.elv
+  powershell  meridian completions powershell >> $PROFILE
+
+For this shell alone (bash):
+  source <(meridian completions bash)")]
+    Completions(completions::CompletionsArgs),
 }
 
 /// A configuration file.
@@ -149,6 +164,7 @@ impl Cli {
             Command::Hook { command } => hook::run(&command).await,
             Command::Verify(args) => verify::run(&args).await,
             Command::Conflicts(args) => conflicts::run(&args).await,
+            Command::Completions(args) => completions::run(&args),
         }
     }
 }

@@ -10,8 +10,12 @@ mod error;
 mod file;
 mod files;
 mod not_built;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod reference;
 mod render;
 mod resolve;
+mod resolve_admin;
 mod resolve_homes;
 mod resolve_regions;
 pub mod settings;
@@ -21,6 +25,7 @@ pub mod units;
 mod tests;
 
 pub use error::{ConfigError, ConfigErrors, FileProblem, Problem};
+pub use files::read_token;
 pub use settings::Settings;
 
 use std::path::Path;
@@ -28,7 +33,7 @@ use std::path::Path;
 /// The largest configuration file that is read.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
-/// Whether loading also looks at the TLS files.
+/// Whether loading also looks at the TLS files, hooks and the token file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileChecks {
     /// Do not: `meridian check` works on a machine that has no keys.
@@ -69,7 +74,7 @@ impl Settings {
     }
 
     /// Resolves the configuration `text`, whose relative paths start at `directory`. Touches no file
-    /// but the password file and, if asked to, the TLS files.
+    /// but the password file and, if asked to, the TLS files, hooks and the token file.
     ///
     /// # Errors
     ///

@@ -18,6 +18,7 @@
 //! | [`forward`] | writes of this region's clients |
 //! | [`upkeep`] | leases, and who knows what |
 //! | [`failover`] | `MERIDIAN.HOME` |
+//! | [`status`] | `MERIDIAN.HOMES` and `/status` |
 
 pub mod answer;
 pub mod ask;
@@ -27,6 +28,7 @@ pub mod forward;
 pub mod judge;
 pub mod rule;
 pub mod run;
+pub mod status;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;

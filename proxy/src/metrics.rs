@@ -1,6 +1,7 @@
 //! Metrics of one region, under the names that `docs/metrics.md` and the tests promise. Children are
 //! resolved once: nothing here looks a label up on a hot path.
 
+mod admin;
 mod builder;
 mod clients;
 mod conflicts;
@@ -17,6 +18,7 @@ mod tests;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Encoder, Registry, TextEncoder};
 
+pub use admin::AdminMetrics;
 use builder::Builder;
 pub use builder::Described;
 pub use clients::ClientMetrics;
@@ -51,6 +53,8 @@ pub struct Metrics {
     pub seeding: SeedMetrics,
     /// Log, store, disk and memory.
     pub store: StoreMetrics,
+    /// The admin server.
+    pub admin: AdminMetrics,
 }
 
 impl Metrics {
@@ -72,6 +76,7 @@ impl Metrics {
             links: LinkMetrics::new(&build)?,
             seeding: SeedMetrics::new(&build)?,
             store: StoreMetrics::new(&build)?,
+            admin: AdminMetrics::new(&build)?,
             described: build.described(),
             registry: build.registry(),
         })

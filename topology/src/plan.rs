@@ -1,7 +1,7 @@
 //! What a topology means: the path of each origin's ops, and what happens when a region fails.
 //!
-//! This is what `meridian check` prints. It answers for one failure at a time and for the topology as
-//! written: what the live routing does is decided by who is heard from, not by this plan.
+//! This is what `meridian check` puts into words. It answers for one failure at a time. What the live routing
+//! does is decided by who is heard from, not by this plan: [`rehearse`] lets it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,14 +10,15 @@ use crate::graph::{Feed, Graph, RegionName, hops_from};
 use crate::route;
 use crate::shape::{Shape, spokes};
 
+mod rehearsal;
 #[cfg(test)]
 mod tests;
+
+pub use rehearsal::{Fault, MAX_REHEARSED, Rehearsal, dials, rehearse};
 
 /// The paths of a [`Graph`] and its answers to the failure of each single region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    shape: Shape,
-    feeds: usize,
     paths: BTreeMap<RegionName, BTreeMap<RegionName, Path>>,
     failures: BTreeMap<RegionName, Failure>,
 }
@@ -74,7 +75,7 @@ impl Plan {
             .collect();
         let failures =
             graph.members().iter().map(|region| (region.clone(), Failure::of(graph, region))).collect();
-        Self { shape: graph.shape().clone(), feeds: graph.feeds().count(), paths, failures }
+        Self { paths, failures }
     }
 
     /// The path of `origin`'s ops to `destination`; `None` if they are the same or strangers.
@@ -97,9 +98,14 @@ impl Plan {
         self.failures.values()
     }
 
-    /// The hops of the longest path; 0 for a single region.
-    pub fn longest(&self) -> usize {
-        self.paths().map(Path::hops).max().unwrap_or(0)
+    /// The longest path, the first by origin and destination; none for a single region.
+    pub fn longest(&self) -> Option<&Path> {
+        self.paths().reduce(|longest, path| if path.hops() > longest.hops() { path } else { longest })
+    }
+
+    /// How many paths `fault` is in the way of.
+    pub fn broken_by(&self, fault: &Fault) -> usize {
+        self.paths().filter(|path| path.is_broken_by(fault)).count()
     }
 }
 
@@ -123,6 +129,19 @@ impl Path {
     /// The regions an op passes, from its origin to the destination.
     pub fn regions(&self) -> &[RegionName] {
         &self.regions
+    }
+
+    /// Whether `fault` is on the way. A region that is down is in the way of others' ops only.
+    fn is_broken_by(&self, fault: &Fault) -> bool {
+        match fault {
+            Fault::Region(region) => {
+                let inner = self.regions.len().saturating_sub(1);
+                self.regions.get(1..inner).is_some_and(|between| between.contains(region))
+            }
+            Fault::Line(one, other) => {
+                self.regions.windows(2).any(|pair| pair.contains(one) && pair.contains(other))
+            }
+        }
     }
 
     /// The feeds an op passes.
@@ -184,29 +203,6 @@ fn around(graph: &Graph, region: &RegionName, live: &BTreeSet<&RegionName>) -> B
     live.iter().flat_map(taken).filter(|feed| !present.contains(feed)).collect()
 }
 
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "topology: {}", self.shape)?;
-        let longest = self.longest();
-        writeln!(
-            f,
-            "regions: {}, feeds: {}, longest path: {}",
-            self.paths.len(),
-            self.feeds,
-            plural(longest, "hop")
-        )?;
-        writeln!(f, "\nPaths while every region is up")?;
-        if longest == 0 {
-            writeln!(f, "  none: there is one region")?;
-        }
-        for path in self.paths() {
-            writeln!(f, "  {path} ({})", plural(path.hops(), "hop"))?;
-        }
-        writeln!(f, "\nWhen a region fails")?;
-        self.failures().try_for_each(|failure| write!(f, "{failure}"))
-    }
-}
-
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, region) in self.regions.iter().enumerate() {
@@ -214,41 +210,4 @@ impl fmt::Display for Path {
         }
         Ok(())
     }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pairs = self.connected + self.cut.values().map(BTreeSet::len).sum::<usize>();
-        if pairs == 0 {
-            return writeln!(f, "  {}: no two regions are left to reach each other", self.region);
-        }
-        if self.cut.is_empty() {
-            return writeln!(f, "  {}: the others still reach each other", self.region);
-        }
-        writeln!(f, "  {}: {} of {} keep their path", self.region, self.connected, plural(pairs, "pair"))?;
-        for (origin, missed) in &self.cut {
-            writeln!(f, "    the ops of {origin} no longer reach {}", list(missed.iter()))?;
-        }
-        writeln!(f, "    {}", self.recovery)
-    }
-}
-
-impl fmt::Display for Recovery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unneeded => f.write_str("nothing to heal"),
-            Self::Around { feeds } => {
-                write!(f, "after heal_after ops go around it: {}", list(feeds.iter()))
-            }
-            Self::Standby { hub } => write!(f, "after heal_after {hub} takes over as hub"),
-        }
-    }
-}
-
-fn list(items: impl Iterator<Item = impl fmt::Display>) -> String {
-    items.map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
-}
-
-fn plural(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

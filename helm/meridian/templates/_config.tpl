@@ -63,6 +63,9 @@
 {{- if .Values.auth.existingSecret }}
 {{- $_ := set $config.auth "passwordFile" (printf "/etc/meridian/auth/%s" .Values.auth.key) }}
 {{- end }}
+{{- if .Values.admin.existingSecret }}
+{{- $_ := set $config.admin "tokenFile" (printf "/etc/meridian/admin/%s" .Values.admin.key) }}
+{{- end }}
 {{- if include "meridian.tlsSecret" . }}
 {{- $keys := .Values.tls.keys }}
 {{- if .Values.tls.certManager.enabled }}{{ $keys = dict "ca" "ca.crt" "cert" "tls.crt" "key" "tls.key" }}{{ end }}

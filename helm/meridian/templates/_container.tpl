@@ -77,6 +77,11 @@ volumeMounts:
     mountPath: /etc/meridian/auth
     readOnly: true
   {{- end }}
+  {{- if .Values.admin.existingSecret }}
+  - name: meridian-admin
+    mountPath: /etc/meridian/admin
+    readOnly: true
+  {{- end }}
   {{- if .Values.hooks.existingConfigMap }}
   - name: meridian-hooks
     mountPath: /etc/meridian/hooks
@@ -132,6 +137,12 @@ volumeMounts:
 {{- end }}
 {{- with .Values.auth.existingSecret }}
 - name: meridian-auth
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
+{{- with .Values.admin.existingSecret }}
+- name: meridian-admin
   secret:
     secretName: {{ . }}
     defaultMode: 0440

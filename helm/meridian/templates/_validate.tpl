@@ -54,6 +54,9 @@
 {{- if and (not (regexMatch $loopback $config.listen.resp)) (not .Values.auth.existingSecret) (not $config.auth.passwordFile) }}
 {{- fail "config.listen.resp is open to the network: set auth.existingSecret (or, in a sidecar, listen on 127.0.0.1:6380)" }}
 {{- end }}
+{{- if and (eq $config.admin.metrics "token") (not .Values.admin.existingSecret) (or (not $config.admin.tokenFile) .Values.metrics.serviceMonitor.enabled) }}
+{{- fail "config.admin.metrics: \"token\" needs a token: set admin.existingSecret" }}
+{{- end }}
 {{- if and $config.dev.faults (not (regexMatch $loopback $config.listen.admin)) }}
 {{- fail "config.dev.faults: only with config.listen.admin on loopback" }}
 {{- end }}

@@ -20,7 +20,7 @@ pub(super) const CONNECTIONS_MAX: usize = 64;
 /// One bound for slow requests, slow answers, slow readers and idle connections.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// The largest request, head and body together: all that is served are GETs.
+/// The largest request, head and body together. How much of it may be body is up to the page.
 pub(super) const REQUEST_MAX_BYTES: usize = 16 << 10;
 
 /// How long to wait when the system gives no connection, mostly for want of file descriptors.

@@ -3,23 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use meridian_conflict::clock::{Dot, Origin, RegionId};
-use meridian_topology::graph::RegionName;
+use prometheus::core::Collector;
 use serde::{Deserialize, Serialize};
 
 use super::View;
 use super::hooks::{self, HookStatus, ShadowStatus};
+use super::warnings;
 use crate::config::settings::LogSync;
+use crate::homes::status::{self as homes, HomeStatus};
 use crate::keyspace::DATABASES;
 use crate::region::Region;
 use crate::region::membership::Membership;
 use crate::region::seeding::Stage;
 use crate::service::LinkState;
-
-/// A certificate that ends sooner than this is warned of.
-const CERT_WARNING: Duration = Duration::from_secs(30 * 86_400);
 
 /// What a region knows of itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,6 +70,8 @@ pub struct Status {
     pub hooks: Vec<HookStatus>,
     /// Policies that are only tried.
     pub shadows: Vec<ShadowStatus>,
+    /// Keys that have a home region, the first match first, and who it is.
+    pub homes: Vec<HomeStatus>,
 }
 
 /// An op that was set aside.
@@ -138,6 +139,10 @@ pub struct TopologyStatus {
     pub digest: String,
     /// For each other region, the neighbour that feeds its ops to this one while all are up.
     pub routes: BTreeMap<String, String>,
+    /// For each other region, over how many hops its ops come then.
+    pub hops: BTreeMap<String, u32>,
+    /// For each other region, the regions from which its ops come now.
+    pub ways: BTreeMap<String, Vec<String>>,
 }
 
 /// How far an origin's ops are applied here.
@@ -256,7 +261,7 @@ impl Status {
             role: if region.is_follower() { "follower" } else { "leader" }.to_owned(),
             ready: not_ready.is_empty(),
             not_ready,
-            topology: topology(&settings.region, &membership),
+            topology: topology(region, &membership),
             applied: applied(region, &names),
             parked: parked(region, &names),
             log: log(region),
@@ -270,7 +275,8 @@ impl Status {
                 new_incarnation: region.recovered().new_incarnation.clone(),
                 took_ms: region.recovered().took_ms,
             },
-            warnings: warnings(view).into_iter().chain(hooks::warnings(&hooks)).collect(),
+            warnings: warnings::of(region).into_iter().chain(hooks::warnings(&hooks)).collect(),
+            homes: homes::statuses(region, |id| names.region(id)),
             hooks,
             shadows: hooks::shadows(region),
             seeding: SeedingStatus::of(region),
@@ -305,14 +311,31 @@ pub(super) fn seconds_until(end: SystemTime, now: SystemTime) -> f64 {
     since_epoch(end) - since_epoch(now)
 }
 
-fn topology(region: &RegionName, membership: &Membership) -> TopologyStatus {
-    let graph = &membership.topology.graph;
-    let routes = graph.routes(region).into_iter();
+fn topology(region: &Region, membership: &Membership) -> TopologyStatus {
+    let (graph, at) = (&membership.topology.graph, &region.settings().region);
+    let routes = graph.routes(at);
+    let hops = routes.keys().filter_map(|origin| Some((origin.to_string(), graph.hops(origin, at)?)));
     TopologyStatus {
         shape: graph.shape().to_string(),
         digest: format!("{:016x}", graph.digest()),
-        routes: routes.map(|(origin, peer)| (origin.to_string(), peer.to_string())).collect(),
+        hops: hops.collect(),
+        routes: routes.iter().map(|(origin, peer)| (origin.to_string(), peer.to_string())).collect(),
+        ways: ways(region),
     }
+}
+
+/// Whose ops come from whom now, as the metric `route` has it.
+fn ways(region: &Region) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for family in region.metrics().links.route.collect() {
+        for metric in family.get_metric().iter().filter(|metric| metric.get_gauge().get_value() > 0.0) {
+            let label = |name: &str| metric.get_label().iter().find(|label| label.name() == name);
+            if let (Some(origin), Some(peer)) = (label("origin"), label("peer")) {
+                found.entry(origin.value().to_owned()).or_default().push(peer.value().to_owned());
+            }
+        }
+    }
+    found
 }
 
 fn applied(region: &Region, names: &Names) -> Vec<Applied> {
@@ -386,34 +409,4 @@ fn conflicts(region: &Region) -> Vec<ConflictCount> {
             count,
         })
         .collect()
-}
-
-fn warnings(view: &View) -> Vec<String> {
-    let region = &*view.region;
-    let mut warnings = Vec::new();
-    if let Some(because) = &region.recovered().new_incarnation {
-        warnings.push(format!("this start took a new incarnation: {because}"));
-    }
-    if region.is_strained() {
-        warnings.push("writers wait: the store is far behind or store.memory_max is too small".to_owned());
-    }
-    let parked = region.metrics().ops.parked_ops.get();
-    if parked > 0 {
-        warnings.push(format!("{parked} ops could not be applied and were set aside: see parked"));
-    }
-    if let Some(trouble) = region.certificate().trouble() {
-        warnings.push(format!("the certificate files were changed and are not in force: {trouble}"));
-    }
-    if let Some(end) = region.certificate().end() {
-        let left = seconds_until(end, SystemTime::now());
-        if left <= 0.0 {
-            warnings.push("tls.cert has ended: every peer refuses it".to_owned());
-        } else if left < CERT_WARNING.as_secs_f64() {
-            warnings.push(format!("tls.cert ends in {:.0} days", (left / 86_400.0).floor()));
-        }
-    }
-    if !region.settings().listen.admin.ip().to_canonical().is_loopback() {
-        warnings.push("listen.admin can be reached from other machines and asks for no password".to_owned());
-    }
-    warnings
 }

@@ -1,6 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod access;
+
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -17,34 +21,64 @@ use crate::service::tests::settings;
 
 const NAMES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/metric-names.txt"));
 
+/// Writes the token's file.
+fn set_token(directory: &Path, content: &[u8], mode: u32) {
+    let path = directory.join("token");
+    std::fs::write(&path, content).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
 /// A region alone with an admin server.
 struct Lab {
     view: View,
     server: Server,
     threads: Option<Threads>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Lab {
     async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// With more configuration, and the token in the file `token`.
+    async fn with(more: &str) -> Self {
+        Self::at(more, "127.0.0.1:9380").await
+    }
+
+    /// As configured for this address; it listens on loopback in any case.
+    async fn at(more: &str, admin: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let settings = settings(directory.path(), "[log]\nsync = \"never\"\n");
+        set_token(directory.path(), b"s3cret\n", 0o600);
+        let mut settings = settings(directory.path(), &format!("[log]\nsync = \"never\"\n{more}"));
+        settings.listen.admin = admin.parse().unwrap();
         let (region, threads) = Region::open(settings, Arc::new(Metrics::new().unwrap())).unwrap();
         let view = View::new(region, LinkStates::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start(listener, view.clone());
-        Self { view, server, threads: Some(threads), _directory: directory }
+        Self { view, server, threads: Some(threads), directory }
     }
 
     /// The status line and the body.
     async fn ask(&self, request: &str) -> (String, String) {
+        let (head, body) = self.ask_with(request, "host: localhost:9380\r\n").await;
+        (head.lines().next().unwrap().to_owned(), body)
+    }
+
+    /// The head and the body.
+    async fn ask_with(&self, request: &str, headers: &str) -> (String, String) {
+        let answer = self.send(&format!("{request} HTTP/1.1\r\n{headers}connection: close\r\n\r\n")).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
+    }
+
+    /// All that is answered until the end.
+    async fn send(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.server.address().unwrap()).await.unwrap();
-        let request = format!("{request} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.lines().next().unwrap().to_owned(), body.to_owned())
+        answer
     }
 
     async fn stop_threads(&mut self) {

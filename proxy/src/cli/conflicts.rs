@@ -6,7 +6,8 @@ use std::io::Write as _;
 use anyhow::{Context, bail};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::status::http::{self, Url};
+use super::admin::AdminArgs;
+use super::status::http;
 use super::status::table::{clean, seconds, table};
 use crate::inbox::form::{Conflict, Listing, Text, Value};
 
@@ -19,9 +20,9 @@ const SHOWN: usize = 40;
 /// What to show, and of whom.
 #[derive(Debug, clap::Args)]
 pub struct ConflictsArgs {
-    /// The region's admin address
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9380", value_parser = Url::parse)]
-    pub admin: Url,
+    /// Whom.
+    #[command(flatten)]
+    pub admin: AdminArgs,
     /// Print conflicts as they are met, until Ctrl-C
     #[arg(long, conflicts_with = "limit")]
     pub follow: bool,
@@ -184,6 +185,7 @@ fn value(value: &Value) -> String {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests {
     use super::*;
+    use crate::cli::admin::Url;
 
     const DOCUMENT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/conflicts.json"));
     const TEXT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/conflicts.txt"));
@@ -211,7 +213,7 @@ mod tests {
     #[test]
     fn keys_are_encoded() {
         let args = ConflictsArgs {
-            admin: Url::parse("http://a:1").unwrap(),
+            admin: AdminArgs { url: Url::parse("http://a:1").unwrap(), token_file: None },
             follow: false,
             key: Some("a&b=c d/é".into()),
             policy: None,

@@ -14,7 +14,8 @@ use meridian_conflict::hook::court::{self, Answer, Case, Finding, Form, Law, Ver
 use meridian_conflict::policy::HookId;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::status::http::{self, HttpError, Url};
+use super::admin::AdminArgs;
+use super::status::http::{self, HttpError};
 use crate::hook::{Limits, Sandbox};
 
 /// The most samples taken from a directory: every pair of them is tried.
@@ -63,9 +64,9 @@ pub struct ReleaseArgs {
     /// Its name, or its identity in hexadecimal
     #[arg(value_name = "NAME")]
     pub hook: String,
-    /// The admin address of any region
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9380", value_parser = Url::parse)]
-    pub admin: Url,
+    /// Whom.
+    #[command(flatten)]
+    pub admin: AdminArgs,
 }
 
 /// Which hook, on what.

@@ -7,8 +7,6 @@ use clap::CommandFactory;
 use super::*;
 use crate::config::{FileChecks, Settings};
 
-const CHECK_RING: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/check-ring.txt"));
-
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(line.split(' '))
 }
@@ -24,7 +22,8 @@ fn commands_and_their_defaults() {
     assert_eq!((demo.topology, demo.regions, demo.base_port), (demo::DemoTopology::Ring, 3, 6381));
     assert!(demo.data_dir.is_none());
     let Command::Status(status) = parse("meridian status").unwrap().command else { panic!() };
-    assert_eq!(status.admin.to_string(), "http://127.0.0.1:9380");
+    assert_eq!(status.admin.iter().map(ToString::to_string).collect::<Vec<_>>(), ["http://127.0.0.1:9380"]);
+    assert_eq!((status.interval.as_secs(), status.color), (2, status::Color::Auto));
     assert!(!status.watch && !status.json);
     let line = "meridian --log-format json serve --config eu.toml";
     assert_eq!(parse(line).unwrap().log_format, LogFormat::Json);
@@ -53,6 +52,9 @@ fn what_means_nothing_is_refused() {
         "meridian status --admin http://127.0.0.1:9380/metrics",
         "meridian cert region eu --ca tls",
         "meridian serve --config a --log-format xml",
+        "meridian status --watch --interval 1ms",
+        "meridian status --watch --interval 2",
+        "meridian completions tcsh",
         "meridian verify --admin https://127.0.0.1:9380",
         "meridian conflicts --admin https://127.0.0.1:9380",
         "meridian conflicts --follow --limit 3",
@@ -64,18 +66,57 @@ fn what_means_nothing_is_refused() {
     }
 }
 
-#[test]
-fn the_report_on_a_ring() {
-    let mut text = "cluster = \"shop\"\nregion = \"eu\"\ndata_dir = \"data\"\n\
-        [tls]\nca = \"ca.pem\"\ncert = \"eu.pem\"\nkey = \"eu.key\"\n\
-        [topology]\nshape = \"ring\"\norder = [\"eu\", \"us\", \"ap\"]\n"
-        .to_owned();
-    for (at, name) in ["eu", "us", "ap"].into_iter().enumerate() {
+/// The report on region eu in a topology, with `more` above its tables.
+fn report(topology: &str, names: &[&str], more: &str) -> String {
+    let mut text = format!(
+        "cluster = \"shop\"\nregion = \"eu\"\ndata_dir = \"data\"\n\
+         [tls]\nca = \"ca.pem\"\ncert = \"eu.pem\"\nkey = \"eu.key\"\n[topology]\n{topology}\n{more}"
+    );
+    for (at, name) in names.iter().enumerate() {
         text.push_str(&format!("[[regions]]\nname = \"{name}\"\naddress = \"10.{at}.0.1:7380\"\n"));
     }
     let settings = Settings::parse(&text, Path::new("/nonexistent"), FileChecks::Skip).unwrap();
-    let report = check::report(&settings, "eu.toml");
-    assert_eq!(report, CHECK_RING, "\n{report}");
+    check::report(&settings, "eu.toml")
+}
+
+#[test]
+fn the_reports_on_topologies() {
+    let rules = "[[conflicts]]\nkeys = \"profile:*\"\npolicy = \"lww\"\n\
+        [[conflicts]]\nkeys = \"cart:*\"\npolicy = \"hook\"\nhook = \"hooks/cart.wasm\"\n\
+        [[homes]]\nkeys = \"lock:*\"\nregion = \"us\"\nelsewhere = \"forward\"\n[log]\nsync = \"everysec\"\n";
+    let feeds = "shape = \"custom\"\nheal_after = \"500ms\"\n\
+        feeds = [[\"eu\", \"us\"], [\"us\", \"eu\"], [\"us\", \"ap\"], [\"ap\", \"us\"], [\"ap\", \"sa\"], [\"sa\", \"eu\"]]";
+    let many: Vec<String> =
+        std::iter::once("eu".to_owned()).chain((1..12).map(|n| format!("r{n}"))).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let order = format!("shape = \"ring\"\norder = {many:?}");
+    let three = ["eu", "us", "ap"];
+    for (name, told) in [
+        ("ring", report("shape = \"ring\"\norder = [\"eu\", \"us\", \"ap\"]", &three, "")),
+        (
+            "star",
+            report("shape = \"star\"\nhub = \"eu\"\nstandby_hubs = [\"us\"]", &["eu", "us", "ap", "sa"], ""),
+        ),
+        ("mesh", report("shape = \"mesh\"", &three, rules)),
+        ("custom", report(feeds, &["eu", "us", "ap", "sa"], "")),
+        ("many", report(&order, &many, "")),
+    ] {
+        let golden = format!("{}/tests/golden/check-{name}.txt", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("WRITE_GOLDEN").is_some() {
+            std::fs::write(&golden, &told).unwrap();
+        }
+        assert_eq!(told, std::fs::read_to_string(&golden).unwrap(), "{name}");
+        let shape_aside = told.lines().filter(|line| !line.starts_with("topology: "));
+        assert!(shape_aside.map(str::chars).all(|line| line.count() <= 100), "{told}");
+    }
+}
+
+#[test]
+fn a_region_alone_has_no_failures_to_report() {
+    let text = "cluster = \"shop\"\nregion = \"eu\"\ndata_dir = \"data\"\n";
+    let settings = Settings::parse(text, Path::new("/nonexistent"), FileChecks::Skip).unwrap();
+    let told = check::report(&settings, "eu.toml");
+    assert!(!told.contains("fails") && told.contains("It is a leader"), "{told}");
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use super::status::http::{self, Url};
+use super::admin::AdminArgs;
+use super::status::http;
 use crate::replication::entropy::verify::Progress;
 
 /// How often the region is asked how far it is.
@@ -13,9 +14,9 @@ const EVERY: Duration = Duration::from_millis(500);
 /// Whom to ask.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// The region's admin address
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9380", value_parser = Url::parse)]
-    pub admin: Url,
+    /// Whom.
+    #[command(flatten)]
+    pub admin: AdminArgs,
 }
 
 /// Keys had diverged.
@@ -49,7 +50,7 @@ pub async fn run(args: &VerifyArgs) -> anyhow::Result<()> {
     }
 }
 
-fn read(admin: &Url, body: &[u8]) -> anyhow::Result<Progress> {
+fn read(admin: &AdminArgs, body: &[u8]) -> anyhow::Result<Progress> {
     serde_json::from_slice(body).with_context(|| format!("{admin} answers /verify with something else"))
 }
 

@@ -188,6 +188,9 @@ pub enum Problem {
         /// Where the admin port would be served.
         address: SocketAddr,
     },
+    /// `/metrics` would ask for a token that nobody can have.
+    #[error("\"token\" needs a token: set admin.token_file")]
+    NeedsToken,
     /// The file at this path cannot be used.
     #[error("{path}: {problem}")]
     PathUnusable {
@@ -237,6 +240,9 @@ pub enum FileProblem {
     /// There is nothing in it.
     #[error("is empty")]
     Empty,
+    /// What it holds cannot be sent as a token.
+    #[error("is not one line of visible ASCII characters without spaces")]
+    NotAToken,
 }
 
 fn shown(value: &Option<String>) -> String {

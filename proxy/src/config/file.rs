@@ -72,7 +72,12 @@ macro_rules! tables {
             #[serde(flatten)]
             pub(super) unknown: Unknown,
         }
-    )*};
+    )*
+        /// Every table, with its keys and what they are read as: what there is to document.
+        #[cfg(test)]
+        pub(super) const TABLES: &[(&str, &[(&str, &str)])] =
+            &[$((stringify!($table), &[$((stringify!($field), stringify!($type)),)*]),)*];
+    };
 }
 
 tables! {
@@ -82,6 +87,7 @@ tables! {
         region: String,
         data_dir: String,
         listen: ListenFile,
+        admin: AdminFile,
         auth: AuthFile,
         tls: TlsFile,
         topology: TopologyFile,
@@ -99,6 +105,8 @@ tables! {
     }
     /// `[listen]`
     ListenFile { resp: String, link: String, admin: String, }
+    /// `[admin]`
+    AdminFile { token_file: String, metrics: String, }
     /// `[auth]`
     AuthFile { password_file: String, }
     /// `[tls]`

@@ -11,6 +11,9 @@ use super::settings::Secret;
 /// The longest password, in bytes: what an unauthenticated client may send in one argument.
 const MAX_PASSWORD_BYTES: u64 = 4096;
 
+/// The longest bearer token, in bytes: well within what the admin server reads of a request.
+const MAX_TOKEN_BYTES: u64 = 4096;
+
 /// Permission bits by which any user may read or write.
 const OTHERS: u32 = 0o006;
 
@@ -21,16 +24,29 @@ pub(super) fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, FileProble
 
 /// Reads a password, less one newline at its end.
 pub(super) fn read_password(path: &Path) -> Result<Secret, FileProblem> {
+    read_secret(path, MAX_PASSWORD_BYTES).map(Secret::new)
+}
+
+/// Reads a bearer token, less one newline at its end. What is left can be a header's value.
+///
+/// # Errors
+/// [`FileProblem`]
+pub fn read_token(path: &Path) -> Result<Secret, FileProblem> {
+    let token = read_secret(path, MAX_TOKEN_BYTES)?;
+    if token.iter().all(u8::is_ascii_graphic) { Ok(Secret::new(token)) } else { Err(FileProblem::NotAToken) }
+}
+
+fn read_secret(path: &Path, most: u64) -> Result<Vec<u8>, FileProblem> {
     let (file, metadata) = open(path)?;
     check_private(&metadata)?;
-    let mut password = read(file, MAX_PASSWORD_BYTES)?;
-    if password.last() == Some(&b'\n') {
-        password.pop();
-        if password.last() == Some(&b'\r') {
-            password.pop();
+    let mut secret = read(file, most)?;
+    if secret.last() == Some(&b'\n') {
+        secret.pop();
+        if secret.last() == Some(&b'\r') {
+            secret.pop();
         }
     }
-    if password.is_empty() { Err(FileProblem::Empty) } else { Ok(Secret::new(password)) }
+    if secret.is_empty() { Err(FileProblem::Empty) } else { Ok(secret) }
 }
 
 /// Checks that a certificate can be read.

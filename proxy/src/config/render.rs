@@ -6,12 +6,12 @@ use std::path::Path;
 
 use meridian_topology::shape::Shape;
 
-use super::settings::{Hook, LogSync, Policy, Role, Settings, StoreKind};
+use super::settings::{Hook, LogSync, MetricsAccess, Policy, Role, Settings, StoreKind};
 use super::units::{format_duration, format_size};
 
 impl Settings {
     /// A configuration file that resolves to these settings if it lies in `directory`: paths below it
-    /// are written relative to it. Holds no secret: the password stays in its file, and a user and
+    /// are written relative to it. Holds no secret: password and token stay in their files, and a user and
     /// password in `store.url` are left out.
     pub fn to_toml(&self, directory: &Path) -> String {
         let mut text = String::new();
@@ -28,6 +28,7 @@ impl Settings {
         out.pair("resp", quoted(self.listen.resp))?;
         out.pair("link", quoted(self.listen.link))?;
         out.pair("admin", quoted(self.listen.admin))?;
+        self.write_admin(out)?;
         if let Some(auth) = &self.auth {
             out.table("auth")?;
             out.path("password_file", &auth.password_file)?;
@@ -65,6 +66,15 @@ impl Settings {
         out.pair("every", quoted(format_duration(self.anti_entropy.every)))?;
         out.table("dev")?;
         out.pair("faults", self.dev.faults)
+    }
+
+    fn write_admin(&self, out: &mut Writer<'_>) -> fmt::Result {
+        out.table("admin")?;
+        if let Some(token_file) = &self.admin.token_file {
+            out.path("token_file", token_file)?;
+        }
+        let open = self.admin.metrics == MetricsAccess::Open;
+        out.pair("metrics", quoted(if open { "open" } else { "token" }))
     }
 
     fn write_topology(&self, out: &mut Writer<'_>) -> fmt::Result {

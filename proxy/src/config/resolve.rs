@@ -12,14 +12,14 @@ use super::FileChecks;
 use super::collect::Collector;
 use super::error::{ConfigErrors, FileProblem, Problem};
 use super::file::{
-    AntiEntropyFile, AuthFile, ClockFile, ConfigFile, ConflictFile, DevFile, Field, InboxFile, LimitsFile,
-    ListenFile, LogFile, SeedFile, StoreFile, TlsFile,
+    AntiEntropyFile, AuthFile, ClockFile, ConfigFile, ConflictFile, Field, InboxFile, LimitsFile, ListenFile,
+    LogFile, SeedFile, StoreFile, TlsFile,
 };
 use super::settings::{
-    AntiEntropy, Auth, BuiltInKind, Clock, ConflictRule, Dev, Hook, Inbox, Limits, Listen, Log, LogSync,
-    Policy, Seed, Settings, Store, StoreKind, Tls,
+    AntiEntropy, Auth, BuiltInKind, Clock, ConflictRule, Hook, Inbox, Limits, Listen, Log, LogSync, Policy,
+    Seed, Settings, Store, StoreKind, Tls,
 };
-use super::{files, not_built, resolve_homes, resolve_regions};
+use super::{files, not_built, resolve_admin, resolve_homes, resolve_regions};
 use crate::policies::load::load_module;
 
 const KIB: u64 = 1 << 10;
@@ -40,7 +40,7 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 pub(super) struct Resolver<'a> {
     pub(super) collector: Collector,
     pub(super) directory: &'a Path,
-    checks: FileChecks,
+    pub(super) checks: FileChecks,
 }
 
 /// Resolves `file`, whose relative paths start at `directory`.
@@ -66,6 +66,7 @@ impl Resolver<'_> {
         let data_dir = self.path("data_dir", file.data_dir);
         let open_to_clients = file.auth.is_absent();
         let listen = self.listen(file.listen, open_to_clients);
+        let admin = resolve_admin::admin(self, file.admin);
         let auth = self.auth(file.auth);
         // As many as the file names, even if some are wrong.
         let single = file.regions.get().map_or(1, Vec::len) <= 1;
@@ -81,13 +82,14 @@ impl Resolver<'_> {
         let log = self.log(file.log, &limits);
         let seed = self.seed(file.seed);
         let anti_entropy = self.anti_entropy(file.anti_entropy);
-        let dev = self.dev(file.dev, listen.admin);
+        let dev = resolve_admin::dev(self, file.dev, listen.admin);
         let regions = regions?.into_iter().map(|region| (region.name.clone(), region)).collect();
         Some(Settings {
             cluster: cluster?,
             region: region?,
             data_dir: data_dir?,
             listen,
+            admin,
             auth,
             tls,
             topology: topology?,
@@ -110,7 +112,7 @@ impl Resolver<'_> {
         self.collector.optional(key, field).unwrap_or_default()
     }
 
-    fn path(&mut self, key: &str, field: Field<String>) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, key: &str, field: Field<String>) -> Option<PathBuf> {
         self.collector.text(key, field).map(|path| self.directory.join(path))
     }
 
@@ -153,7 +155,7 @@ impl Resolver<'_> {
         Some(Auth { password_file, password })
     }
 
-    fn usable<T>(&mut self, key: &str, path: &Path, result: Result<T, FileProblem>) -> Option<T> {
+    pub(super) fn usable<T>(&mut self, key: &str, path: &Path, result: Result<T, FileProblem>) -> Option<T> {
         let result =
             result.map_err(|problem| Problem::PathUnusable { path: path.display().to_string(), problem });
         self.collector.ok(key, result)
@@ -408,15 +410,5 @@ impl Resolver<'_> {
             keys_per_second,
             every: self.collector.duration("anti_entropy.every", file.every, default.every, SECOND..=YEAR),
         }
-    }
-
-    fn dev(&mut self, field: Field<DevFile>, admin: SocketAddr) -> Dev {
-        let file = self.section("dev", field);
-        self.collector.unknown("dev", &file.unknown);
-        let faults = self.collector.optional("dev.faults", file.faults).unwrap_or(false);
-        if faults && !admin.ip().to_canonical().is_loopback() {
-            self.collector.push("dev.faults", Problem::OpenFaults { address: admin });
-        }
-        Dev { faults }
     }
 }

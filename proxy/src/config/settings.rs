@@ -21,6 +21,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Where it listens.
     pub listen: Listen,
+    /// What operators must prove.
+    pub admin: Admin,
     /// What clients must prove; nothing if none.
     pub auth: Option<Auth>,
     /// The identity on links; always there if there is more than one region.
@@ -62,6 +64,26 @@ pub struct Listen {
     pub admin: SocketAddr,
 }
 
+/// `[admin]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// Where the bearer token is read from whenever it is needed; without one, only `listen.admin` on loopback
+    /// changes and shows data.
+    pub token_file: Option<PathBuf>,
+    /// What `/metrics` asks for.
+    pub metrics: MetricsAccess,
+}
+
+/// What `/metrics` asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MetricsAccess {
+    /// Nothing.
+    #[default]
+    Open,
+    /// The token.
+    Token,
+}
+
 /// `[auth]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
@@ -79,6 +101,11 @@ impl Secret {
     /// Keeps `bytes`.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(bytes)
+    }
+
+    /// Appends it to a request.
+    pub fn write_to(&self, request: &mut Vec<u8>) {
+        request.extend_from_slice(&self.0);
     }
 
     /// Whether `guess` is the secret, in a time that depends on the length of `guess` only.

@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use super::settings::{LogSync, Policy, Role, Secret, StoreKind};
 use super::*;
 
-const FULL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/config-full.toml"));
+pub(super) const FULL: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/config-full.toml"));
 
 /// The least that is needed: one region, everything else by default.
 const LEAST: &str = "cluster = \"shop\"\nregion = \"eu\"\ndata_dir = \"data\"\n";
@@ -65,6 +66,7 @@ fn one_region_needs_three_keys() {
     assert_eq!((settings.role(), settings.peers().count()), (Role::Leader, 0));
     assert_eq!(settings.anti_entropy, settings::AntiEntropy::default());
     assert!(!settings.dev.faults);
+    assert_eq!(settings.admin, settings::Admin { token_file: None, metrics: settings::MetricsAccess::Open });
 }
 
 #[test]
@@ -82,6 +84,7 @@ fn the_example_is_valid_and_documents_the_defaults() {
     assert_eq!(settings.clock, defaults.clock);
     assert_eq!(settings.anti_entropy, defaults.anti_entropy);
     assert_eq!(settings.listen, defaults.listen);
+    assert_eq!(settings.admin, defaults.admin);
     assert_eq!(settings.topology.heal_after, defaults.topology.heal_after);
     assert_eq!(settings.conflicts[0].policy, Policy::Crdt);
 }
@@ -282,6 +285,47 @@ fn a_password_file_is_private_and_holds_something() {
     let errors = Settings::parse(&text, directory.path(), FileChecks::Skip).unwrap_err();
     assert!(errors.to_string().ends_with("is not a regular file"));
     assert_eq!(refused(&least_with("[auth]\n")), ["auth.password_file: missing"]);
+}
+
+#[test]
+fn a_token_file_is_private_and_holds_what_a_header_can() {
+    let text = least_with("[admin]\ntoken_file = \"token\"\nmetrics = \"token\"\n");
+    assert_eq!(parse(&text).unwrap().admin.token_file, Some(nowhere().join("token")), "not looked at");
+    let load = |content: &[u8], mode| {
+        let directory = directory_with("token", content, mode);
+        let checked = Settings::parse(&text, directory.path(), FileChecks::Require).map(drop);
+        let read = read_token(&directory.path().join("token"));
+        assert_eq!(checked.is_ok(), read.is_ok());
+        read.map_err(|_| checked.unwrap_err().to_string())
+    };
+    assert!(load(b"s3cret-token\n", 0o440).unwrap().matches(b"s3cret-token"));
+    assert!(load(b"s3cret-token\r\n", 0o600).unwrap().matches(b"s3cret-token"));
+    assert!(load(b"secret", 0o644).unwrap_err().contains("is open to every user (mode 0644)"));
+    for nothing in [&b""[..], b"\n"] {
+        assert!(load(nothing, 0o600).unwrap_err().ends_with("/token: is empty"));
+    }
+    for bad in [&b"two words"[..], b"two\nlines\n", b"caf\xc3\xa9"] {
+        assert!(
+            load(bad, 0o600)
+                .unwrap_err()
+                .ends_with("is not one line of visible ASCII characters without spaces")
+        );
+    }
+    assert!(load(&[b'x'; 4097], 0o600).unwrap_err().ends_with("is larger than 4096 bytes"));
+    let absent = Settings::parse(&text, nowhere(), FileChecks::Require).unwrap_err().to_string();
+    assert!(absent.starts_with("admin.token_file: /nonexistent/token: cannot be read: "), "{absent}");
+    assert_eq!(
+        refused(&least_with("[admin]\nmetrics = \"token\"\n")),
+        ["admin.metrics: \"token\" needs a token: set admin.token_file"]
+    );
+    assert_eq!(
+        refused(&least_with("[admin]\ntoken_file = \"\"\nmetrics = \"closed\"\ntoken = \"x\"\n")),
+        [
+            "admin.token: unknown key",
+            "admin.metrics: \"closed\" is not one of open, token",
+            "admin.token_file: must not be empty",
+        ]
+    );
 }
 
 #[test]

@@ -14,8 +14,8 @@ use crate::config::settings::{self, Role, Settings, Topology};
 use crate::config::{ConfigErrors, FileChecks};
 use crate::policies::load::{LoadPoliciesError, load_versioned};
 
-/// Keys that a reload may change. A key ends where a `.` or `[` may follow.
-const CHANGEABLE: [&str; 8] = [
+/// Keys that a reload may change.
+pub(crate) const CHANGEABLE: [&str; 8] = [
     "conflicts",
     "homes",
     "regions",

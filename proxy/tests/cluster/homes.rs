@@ -43,6 +43,14 @@ fn homes(cluster: &Cluster, i: usize) -> Vec<(String, String, String)> {
     each.map(|rule| (field(rule, "keys"), field(rule, "home"), field(rule, "lease"))).collect()
 }
 
+/// What `/status` says of them.
+fn homes_in_status(cluster: &Cluster, i: usize) -> Vec<(String, String, String)> {
+    let status = cluster.status(i);
+    let text = |home: &serde_json::Value, name: &str| home[name].as_str().unwrap().to_owned();
+    let each = status["homes"].as_array().unwrap().iter();
+    each.map(|home| (text(home, "keys"), text(home, "home"), text(home, "lease"))).collect()
+}
+
 /// Waits until every home that should have a lease has one.
 fn await_leases(cluster: &Cluster) {
     for i in cluster.all().filter(|i| cluster.is_up(*i)) {
@@ -70,6 +78,9 @@ fn error(reply: Value) -> String {
 #[test]
 fn a_forwarded_write_answers_as_the_home_does_and_is_read_at_once() {
     let cluster = start(Shape::Mesh, 3, &rule("h:*", "a", "forward", "9s"));
+    for i in cluster.all() {
+        assert_eq!(homes_in_status(&cluster, i), homes(&cluster, i));
+    }
     let mut clients: Vec<Client> = cluster.all().map(|i| cluster.client(i)).collect();
     for (i, client) in clients.iter_mut().enumerate() {
         for round in 0..20 {

@@ -190,7 +190,7 @@ fn assert_recoveries(graph: &Graph) {
         assert_eq!(failure.connected + cut, live.len() * live.len().saturating_sub(1));
         feeds.extend(failure.recovery.feeds(&live.iter().cloned().collect()));
         let healed = all_hops(&live, &feeds).iter().flatten().all(Option::is_some);
-        assert!(healed, "{failure}");
+        assert!(healed, "{failure:?}");
     }
 }
 

@@ -19,7 +19,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use super::shown;
-use crate::cli::status::http::{self, Url};
+use crate::cli::admin::AdminArgs;
+use crate::cli::status::http;
 use crate::cli::status::table::clean;
 use crate::inbox::form::{Conflict, Listing, RivalForm, Text, Value};
 
@@ -32,9 +33,9 @@ pub struct ReplayArgs {
     /// A WebAssembly module (binary or text), or the name of a built-in hook
     #[arg(value_name = "FILE|NAME")]
     pub hook: PathBuf,
-    /// The region's admin address
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9380", value_parser = Url::parse)]
-    pub admin: Url,
+    /// Whom.
+    #[command(flatten)]
+    pub admin: AdminArgs,
     /// Only conflicts about this key
     #[arg(long)]
     pub key: Option<String>,

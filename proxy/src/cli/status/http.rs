@@ -1,45 +1,24 @@
 //! As much of an HTTP/1.1 client as one request to an admin server needs: no TLS, no redirects, no
 //! chunks. What follows without end is asked for in HTTP/1.0, which has none either.
 
-use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// The port where a URL names none.
-const DEFAULT_PORT: u16 = 9380;
+use super::table::clean;
+use crate::cli::admin::{AdminArgs, Url};
+use crate::config::FileProblem;
 
 /// The longest answer.
 const ANSWER_MAX_BYTES: u64 = 8 << 20;
 
+/// The longest text of an error.
+const ERROR_MAX_BYTES: u64 = 4 << 10;
+
 /// The longest wait for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-
-/// `http://host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Url {
-    /// A name, or an address without brackets.
-    host: String,
-    port: u16,
-}
-
-/// Why a text is not a [`Url`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UrlError {
-    /// The admin server speaks no TLS.
-    #[error("the admin server speaks plain HTTP: use http://")]
-    Scheme,
-    /// There is no host in it, or one with characters that no host has.
-    #[error("expected http://HOST:PORT")]
-    Host,
-    /// What follows the colon is not a port.
-    #[error("the port is not a number from 1 to 65535")]
-    Port,
-    /// There is a path.
-    #[error("expected http://HOST:PORT without a path")]
-    Path,
-}
 
 /// The admin server did not answer as hoped.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +36,39 @@ pub enum HttpError {
     Slow {
         /// Whom was asked.
         url: Url,
+    },
+    /// The token cannot be read here.
+    #[error("--token-file {}: {problem}", file.display())]
+    TokenFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: FileProblem,
+    },
+    /// It asks for a token and was told none.
+    #[error(
+        "{url} asks for a token: give --token-file FILE or set MERIDIAN_TOKEN_FILE, \
+         to a copy of what its admin.token_file names"
+    )]
+    TokenNeeded {
+        /// Whom was asked.
+        url: Url,
+    },
+    /// It does not know this token.
+    #[error("{url} does not know the token in {}: is it what its admin.token_file holds?", file.display())]
+    TokenUnknown {
+        /// Whom was asked.
+        url: Url,
+        /// The token's file here.
+        file: PathBuf,
+    },
+    /// It does not do that for anybody who asks like this.
+    #[error("{url} refuses: {why}")]
+    Refused {
+        /// Whom was asked.
+        url: Url,
+        /// What it says.
+        why: String,
     },
     /// It answers with an error.
     #[error("{url} answers {status}")]
@@ -76,91 +88,69 @@ pub enum HttpError {
     },
 }
 
-impl Url {
-    /// Reads `http://host:port`; the port may be left out.
-    ///
-    /// # Errors
-    /// [`UrlError`]
-    pub fn parse(text: &str) -> Result<Self, UrlError> {
-        let rest = match text.split_once("://") {
-            Some(("http", rest)) => rest,
-            Some(_) => return Err(UrlError::Scheme),
-            None => text,
-        };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if rest.contains('/') {
-            return Err(UrlError::Path);
-        }
-        let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((host, "")) => (host, None),
-            Some((host, port)) => (host, Some(port.strip_prefix(':').ok_or(UrlError::Port)?)),
-            None => rest.rsplit_once(':').map_or((rest, None), |(host, port)| (host, Some(port))),
-        };
-        let bracketed = rest.starts_with('[');
-        let fits =
-            |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte) || (bracketed && byte == b':');
-        if host.is_empty() || !host.bytes().all(fits) {
-            return Err(UrlError::Host);
-        }
-        let port = match port {
-            None => DEFAULT_PORT,
-            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
-                port.parse().ok().filter(|port| *port > 0).ok_or(UrlError::Port)?
-            }
-            Some(_) => return Err(UrlError::Port),
-        };
-        Ok(Self { host: host.to_owned(), port })
-    }
-
-    fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl fmt::Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority())
-    }
-}
-
-/// The body of `path` at `url`.
+/// The body of `path` at `admin`.
 ///
 /// # Errors
 /// [`HttpError`], also for every status but 200 and 202.
-pub async fn get(url: &Url, path: &str) -> Result<Vec<u8>, HttpError> {
-    ask(url, "GET", path).await
+pub async fn get(admin: &AdminArgs, path: &str) -> Result<Vec<u8>, HttpError> {
+    ask(admin, "GET", path).await
 }
 
 /// The body that posting nothing to `path` is answered with.
 ///
 /// # Errors
 /// As [`get`].
-pub async fn post(url: &Url, path: &str) -> Result<Vec<u8>, HttpError> {
-    ask(url, "POST", path).await
+pub async fn post(admin: &AdminArgs, path: &str) -> Result<Vec<u8>, HttpError> {
+    ask(admin, "POST", path).await
 }
 
-async fn ask(url: &Url, method: &str, path: &str) -> Result<Vec<u8>, HttpError> {
-    let asked = tokio::time::timeout(ANSWER_WITHIN, exchange(url, method, path)).await;
+async fn ask(admin: &AdminArgs, method: &str, path: &str) -> Result<Vec<u8>, HttpError> {
+    let url = &admin.url;
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nhost: {}\r\naccept: */*\r\n", url.authority()).into_bytes();
+    request.extend_from_slice(b"user-agent: meridian\r\ncontent-length: 0\r\nconnection: close\r\n");
+    finish(admin, &mut request)?;
+    let asked = tokio::time::timeout(ANSWER_WITHIN, exchange(url, &request)).await;
     let answer = asked
         .map_err(|_| HttpError::Slow { url: url.clone() })?
         .map_err(|source| HttpError::Connection { url: url.clone(), source })?;
-    body(url, answer)
+    body(admin, answer)
 }
 
-async fn exchange(url: &Url, method: &str, path: &str) -> std::io::Result<Vec<u8>> {
+/// Ends a request's head, with the token if there is one.
+fn finish(admin: &AdminArgs, request: &mut Vec<u8>) -> Result<(), HttpError> {
+    let unusable =
+        |problem| HttpError::TokenFile { file: admin.token_file.clone().unwrap_or_default(), problem };
+    if let Some(token) = admin.token().map_err(unusable)? {
+        request.extend_from_slice(b"authorization: Bearer ");
+        token.write_to(request);
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+async fn exchange(url: &Url, request: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect((url.host.as_str(), url.port)).await?;
-    let authority = url.authority();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {authority}\r\naccept: */*\r\nuser-agent: meridian\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await?;
+    stream.write_all(request).await?;
     let mut answer = Vec::new();
     stream.take(ANSWER_MAX_BYTES + 1).read_to_end(&mut answer).await?;
     Ok(answer)
+}
+
+/// What an answer that is not the one hoped for means.
+fn unhoped(admin: &AdminArgs, status: &str, body: &[u8]) -> HttpError {
+    let url = admin.url.clone();
+    match (status.get(..3), &admin.token_file) {
+        (Some("401"), None) => HttpError::TokenNeeded { url },
+        (Some("401"), Some(file)) => HttpError::TokenUnknown { url, file: file.clone() },
+        (Some("403"), _) => {
+            let said = serde_json::from_slice::<serde_json::Value>(body).ok();
+            let why = said.as_ref().and_then(|said| said.get("error")?.as_str()).unwrap_or(status);
+            HttpError::Refused { url, why: clean(why) }
+        }
+        _ => HttpError::Status { url, status: clean(status) },
+    }
 }
 
 /// Server-sent events, one after the other.
@@ -178,27 +168,27 @@ pub struct Event {
     pub data: String,
 }
 
-/// Follows `path` at `url`.
+/// Follows `path` at `admin`.
 ///
 /// # Errors
 /// [`HttpError`], also for every status but 200.
-pub async fn follow(url: &Url, path: &str) -> Result<Events, HttpError> {
+pub async fn follow(admin: &AdminArgs, path: &str) -> Result<Events, HttpError> {
+    let url = &admin.url;
     let broken = |source| HttpError::Connection { url: url.clone(), source };
+    let mut request = format!("GET {path} HTTP/1.0\r\nhost: {}\r\n", url.authority()).into_bytes();
+    request.extend_from_slice(b"accept: text/event-stream\r\nuser-agent: meridian\r\n");
+    finish(admin, &mut request)?;
     let mut stream = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(broken)?;
-    let authority = url.authority();
-    let request = format!(
-        "GET {path} HTTP/1.0\r\nhost: {authority}\r\naccept: text/event-stream\r\nuser-agent: meridian\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.map_err(broken)?;
+    stream.write_all(&request).await.map_err(broken)?;
     let mut events = Events { url: url.clone(), reader: BufReader::new(stream) };
     let foreign = |what| HttpError::Foreign { url: url.clone(), what };
     let line = events.line().await?.ok_or_else(|| foreign("no header"))?;
     let status = line.strip_prefix("HTTP/1.0 ").or_else(|| line.strip_prefix("HTTP/1.1 "));
     let status = status.ok_or_else(|| foreign("no HTTP status line"))?;
-    if !status.starts_with("200") {
-        return Err(HttpError::Status { url: url.clone(), status: status.to_owned() });
-    }
     while !events.line().await?.ok_or_else(|| foreign("the header was cut short"))?.is_empty() {}
+    if !status.starts_with("200") {
+        return Err(unhoped(admin, status, &events.rest().await?));
+    }
     Ok(events)
 }
 
@@ -221,6 +211,16 @@ impl Events {
         String::from_utf8(line).map(Some).map_err(|_| HttpError::Foreign { url: self.url.clone(), what })
     }
 
+    /// What follows until the end, as much of it as an error's text needs.
+    async fn rest(&mut self) -> Result<Vec<u8>, HttpError> {
+        let mut rest = Vec::new();
+        let mut bounded = (&mut self.reader).take(ERROR_MAX_BYTES);
+        let read = tokio::time::timeout(ANSWER_WITHIN, bounded.read_to_end(&mut rest)).await;
+        read.map_err(|_| HttpError::Slow { url: self.url.clone() })?
+            .map_err(|source| HttpError::Connection { url: self.url.clone(), source })?;
+        Ok(rest)
+    }
+
     /// The next event; `None` once the server has ended the stream.
     ///
     /// # Errors
@@ -241,7 +241,8 @@ impl Events {
 }
 
 /// Takes an answer apart.
-fn body(url: &Url, answer: Vec<u8>) -> Result<Vec<u8>, HttpError> {
+fn body(admin: &AdminArgs, answer: Vec<u8>) -> Result<Vec<u8>, HttpError> {
+    let url = &admin.url;
     let foreign = |what| HttpError::Foreign { url: url.clone(), what };
     if answer.len() as u64 > ANSWER_MAX_BYTES {
         return Err(foreign("the answer is too long"));
@@ -255,7 +256,7 @@ fn body(url: &Url, answer: Vec<u8>) -> Result<Vec<u8>, HttpError> {
     let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 "));
     let status = status.ok_or_else(|| foreign("no HTTP/1.1 status line"))?;
     if !["200", "202"].iter().any(|good| status.starts_with(good)) {
-        return Err(HttpError::Status { url: url.clone(), status: status.to_owned() });
+        return Err(unhoped(admin, status, body));
     }
     let mut length = None;
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
@@ -279,40 +280,30 @@ fn body(url: &Url, answer: Vec<u8>) -> Result<Vec<u8>, HttpError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn urls() {
-        for (text, shown) in [
-            ("http://127.0.0.1:9380", "http://127.0.0.1:9380"),
-            ("http://eu.example.com:80/", "http://eu.example.com:80"),
-            ("http://[::1]:9381", "http://[::1]:9381"),
-            ("http://[::1]", "http://[::1]:9380"),
-            ("http://localhost", "http://localhost:9380"),
-            ("localhost:9381", "http://localhost:9381"),
-        ] {
-            assert_eq!(Url::parse(text).unwrap().to_string(), shown, "{text}");
-        }
-        for (text, error) in [
-            ("https://127.0.0.1:9380", UrlError::Scheme),
-            ("http://127.0.0.1:9380/status", UrlError::Path),
-            ("http://", UrlError::Host),
-            ("http://:9380", UrlError::Host),
-            ("http://a b:1", UrlError::Host),
-            ("http://a\r\nx: y:1", UrlError::Host),
-            ("http://user@host:1", UrlError::Host),
-            ("http://::1:9380", UrlError::Host),
-            ("http://a:0", UrlError::Port),
-            ("http://a:65536", UrlError::Port),
-            ("http://a:+1", UrlError::Port),
-            ("http://a:", UrlError::Port),
-            ("http://[::1]9380", UrlError::Port),
-        ] {
-            assert_eq!(Url::parse(text).unwrap_err(), error, "{text}");
-        }
+    fn admin(token_file: Option<&str>) -> AdminArgs {
+        AdminArgs { url: Url::parse("http://a:1").unwrap(), token_file: token_file.map(PathBuf::from) }
     }
 
     fn answer(text: &str) -> Result<Vec<u8>, String> {
-        let url = Url::parse("http://a:1").unwrap();
-        body(&url, text.as_bytes().to_vec()).map_err(|error| error.to_string())
+        body(&admin(None), text.as_bytes().to_vec()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let told = |token_file, text: &str| {
+            body(&admin(token_file), text.as_bytes().to_vec()).unwrap_err().to_string()
+        };
+        let unauthorized = "HTTP/1.1 401 Unauthorized\r\n\r\n{}";
+        assert!(told(None, unauthorized).starts_with("http://a:1 asks for a token: give --token-file FILE"));
+        assert!(told(Some("t"), unauthorized).starts_with("http://a:1 does not know the token in t: "));
+        let forbidden = |body: &str| told(None, &format!("HTTP/1.1 403 Forbidden\r\n\r\n{body}"));
+        let error = "{\"error\": \"set admin.token_file\\u001b[2J\"}";
+        assert!(forbidden(error).starts_with("http://a:1 refuses: set admin.token_file"));
+        assert!(!forbidden(error).contains('\x1b'), "terminals obey nothing from there");
+        assert_eq!(forbidden("no"), "http://a:1 refuses: 403 Forbidden");
+        let mut request = Vec::new();
+        let error = finish(&admin(Some("/nonexistent")), &mut request).unwrap_err().to_string();
+        assert!(error.starts_with("--token-file /nonexistent: cannot be read: "), "{error}");
     }
 
     #[test]

@@ -174,7 +174,8 @@ pub(in crate::cli) fn seconds(seconds: u64) -> String {
     }
 }
 
-fn bytes(bytes: u64) -> String {
+/// An amount of data.
+pub(in crate::cli) fn bytes(bytes: u64) -> String {
     let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match units.into_iter().find(|(_, shift)| bytes >> shift > 0) {
         Some((unit, shift)) => format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64),

@@ -1,46 +1,31 @@
 //! `MERIDIAN.HOMES`: each rule with who is home, in which term, and whether it may act.
 
 use crate::command::{Context, Outcome};
-use crate::config::settings::Elsewhere;
-use crate::homes::now;
+use crate::homes::status::statuses;
 use crate::resp::{Args, Reply};
 
 use super::region_name;
 
-/// An array of maps: `keys`, `home`, `term`, `elsewhere`, `lease` (`held`, `none`, `moving`; `elsewhere` where
-/// another region is home, `unneeded` where every region writes) and `lease-ms`, what is left of it.
+/// An array of maps: `keys`, `home`, `term`, `elsewhere`, `lease` and `lease-ms`, see
+/// [`HomeStatus`](crate::homes::status::HomeStatus).
 pub(super) fn homes(context: &mut Context<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let region = context.region();
-    let (rules, now) = (region.homes().rules(), now());
-    reply.array(rules.len());
-    for rule in rules.iter() {
-        let standing = rule.standing();
-        let home = region_name(region, standing.term.holder);
-        let left = standing.until.since(now);
-        let lease = if rule.elsewhere == Elsewhere::Accept {
-            "unneeded"
-        } else if home != region.settings().region.as_str() {
-            "elsewhere"
-        } else if standing.moving {
-            "moving"
-        } else if left > 0 {
-            "held"
-        } else {
-            "none"
-        };
+    let statuses = statuses(region, |id| region_name(region, id));
+    reply.array(statuses.len());
+    for status in statuses {
         reply.map(6);
-        reply.bulk(b"keys");
-        reply.bulk(&rule.keys);
-        reply.bulk(b"home");
-        reply.bulk(home.as_bytes());
+        for (name, value) in [("keys", &status.keys), ("home", &status.home)] {
+            reply.bulk(name.as_bytes());
+            reply.bulk(value.as_bytes());
+        }
         reply.bulk(b"term");
-        reply.int(i64::try_from(standing.term.number).unwrap_or(i64::MAX));
-        reply.bulk(b"elsewhere");
-        reply.bulk(rule.elsewhere.name().as_bytes());
-        reply.bulk(b"lease");
-        reply.bulk(lease.as_bytes());
+        reply.int(i64::try_from(status.term).unwrap_or(i64::MAX));
+        for (name, value) in [("elsewhere", &status.elsewhere), ("lease", &status.lease)] {
+            reply.bulk(name.as_bytes());
+            reply.bulk(value.as_bytes());
+        }
         reply.bulk(b"lease-ms");
-        reply.int(i64::try_from(left).unwrap_or(i64::MAX));
+        reply.int(i64::try_from(status.lease_ms).unwrap_or(i64::MAX));
     }
     Ok(())
 }

@@ -9,19 +9,35 @@ const WITHIN: Duration = Duration::from_secs(20);
 
 /// Gets a page: its status and body.
 pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    ask(address, "GET", path, "")
+    ask(address, "GET", path, "", "")
+}
+
+/// [`get`] with more headers, each with its end.
+pub fn get_with(address: SocketAddr, path: &str, headers: &str) -> io::Result<(u16, String)> {
+    ask(address, "GET", path, headers, "")
 }
 
 /// Posts `body`: the answer's status and body.
 pub fn post(address: SocketAddr, path: &str, body: &str) -> io::Result<(u16, String)> {
-    ask(address, "POST", path, body)
+    ask(address, "POST", path, "", body)
 }
 
-fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
+/// Posts nothing, with more headers.
+pub fn post_with(address: SocketAddr, path: &str, headers: &str) -> io::Result<(u16, String)> {
+    ask(address, "POST", path, headers, "")
+}
+
+fn ask(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, WITHIN)?;
     stream.set_read_timeout(Some(WITHIN))?;
     let length = body.len();
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}");
     write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -102,6 +102,11 @@ impl Cluster {
     pub fn said(&self, i: usize) -> String {
         tail(&self.regions[i].log, 6_000)
     }
+
+    /// All that a region has logged.
+    pub fn log(&self, i: usize) -> String {
+        String::from_utf8_lossy(&fs::read(&self.regions[i].log).unwrap()).into_owned()
+    }
 }
 
 /// What some have and others do not, in a line.
