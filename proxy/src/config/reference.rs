@@ -68,7 +68,12 @@ const MEANINGS: &[(&str, &str, &str, &str)] = &[
         "the bearer token for what changes or shows data: one line, not readable by every user; without one, that is for loopback alone",
     ),
     ("admin.metrics", "", "", "what `/metrics` asks for: nothing, or the token"),
-    ("auth.password_file", "path", "none; required in `[auth]`", "clients then need `AUTH`; one line, not readable by every user"),
+    (
+        "auth.password_file",
+        "path",
+        "none; required in `[auth]`",
+        "clients then need `AUTH`; one line, not readable by every user",
+    ),
     (
         "tls.ca",
         "path",
