@@ -447,7 +447,7 @@ class Configuration(unittest.TestCase):
                 found = objects(template("meridian-eu", values_of("ring", "eu"), more={"link": {"type": link}}, chart=chart).stdout)
                 notes = found["Notes", "notes"]["text"]
                 for words in ("Region eu of cluster shop, a ring of 3", "rollout status statefulset/meridian-eu",
-                              "helm test meridian-eu", "meridian-eu.default.svc:6380", "meridian status --watch", reached):
+                              "create secret generic meridian-eu-identity", "for Secret meridian-clients", "helm test meridian-eu", "meridian-eu.default.svc:6380", "meridian status --watch", reached):
                     self.assertIn(words, notes)
 
 

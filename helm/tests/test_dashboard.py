@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 import unittest
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -233,12 +234,17 @@ class Live(unittest.TestCase):
         self.moved("meridian_cert_renewals_total")
 
     def be_refused(self):
-        """A browser at the port for clients, and a region of another cluster at the one for links."""
+        """A browser at the ports for clients and operators, and a region of another cluster at the one for links."""
         eu, us = self.regions["eu"], self.regions["us"]
         with socket.create_connection(("127.0.0.1", eu.resp), timeout=10) as browser:
             browser.sendall(b"GET / HTTP/1.1\r\nHost: eu\r\n\r\n")
             self.assertIn(browser.recv(1), (b"", b"-"))
         self.moved("meridian_client_errors_total")
+        request = urllib.request.Request(f"http://127.0.0.1:{eu.admin}/reload", data=b"", headers={"Origin": "http://page"})
+        with self.assertRaises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        refused.exception.close()
+        self.moved("meridian_admin_refusals_total")
         [*ports] = ports_of(["us"])["us"]
         text = (us.home / "us.toml").read_text().replace('"example"', '"other"')
         text = text.replace("data/us", "data/other")

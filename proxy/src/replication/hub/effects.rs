@@ -214,7 +214,7 @@ impl Hub {
             }
             Notice::PoliciesHeard => self.compare_policies(),
             Notice::QuarantineHeard => self.heed_quarantine(),
-            Notice::QuarantineFull { hook } => self.quarantine_is_full(&hook),
+            Notice::QuarantineFull { hook } => self.quarantine_is_full(hook),
             Notice::SecondHolder { peer } => {
                 tracing::error!(peer = self.name(*peer), "this region runs twice; the second is refused");
             }
