@@ -69,10 +69,10 @@ fn joined(settings: &Settings, plan: &Plan, out: &mut String) -> std::fmt::Resul
 /// `eu is fed by ap and feeds us. Writes made in us reach it through ap, in 2 hops.`
 fn feeds_of(graph: &Graph, plan: &Plan, region: &RegionName) -> String {
     let (feeders, fed) = (graph.feeders(region), graph.fed_by(region));
-    let mut text = if feeders == fed {
-        format!("{region} and {} feed each other.", names(feeders))
-    } else {
-        format!("{region} is fed by {} and feeds {}.", names(feeders), names(fed))
+    let mut text = match feeders.len() {
+        1 if feeders == fed => format!("{region} and {} feed each other.", names(feeders)),
+        _ if feeders == fed => format!("{region} is fed by {} and feeds them.", names(feeders)),
+        _ => format!("{region} is fed by {} and feeds {}.", names(feeders), names(fed)),
     };
     let routes = graph.routes(region);
     let mut far = false;

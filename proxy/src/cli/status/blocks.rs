@@ -344,6 +344,8 @@ fn lag(seconds: f64) -> Span {
 
 /// A number of few digits: `0`, `3.5`, `420`, `12.3k`, `1.2M`.
 fn figure(value: f64) -> String {
+    // The sum of no floats is -0.
+    let value = value + 0.0;
     match value {
         _ if value.fract() == 0.0 && value < 1e4 => format!("{value:.0}"),
         _ if value < 10.0 => format!("{value:.1}"),
@@ -362,4 +364,16 @@ fn sparkline(values: &[f64]) -> String {
         BARS.get(height).copied().unwrap_or('█')
     };
     values.iter().map(bar).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_few_digits_and_nothing_has_no_sign() {
+        let none: f64 = std::iter::empty::<f64>().sum();
+        let figures = [none, 3.5, 420.4, 12_345.0, 1_234_567.0].map(figure);
+        assert_eq!(figures, ["0", "3.5", "420", "12.3k", "1.2M"]);
+    }
 }
