@@ -37,7 +37,8 @@ fn every_metric_is_in_the_document_as_it_is() {
         assert!(metric.help.ends_with('.') && metric.help.len() > 10, "{}: {:?}", metric.name, metric.help);
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         let (name, kind, unit, labels) = (&metric.name, metric.kind, unit(metric), labels.join(" "));
-        writeln!(text, "| `{name}` | {kind} | {unit} | {labels} | {} |", metric.help.replace('|', "\\|")).unwrap();
+        writeln!(text, "| `{name}` | {kind} | {unit} | {labels} | {} |", metric.help.replace('|', "\\|"))
+            .unwrap();
     }
     if std::env::var_os("WRITE_GOLDEN").is_some() {
         std::fs::write(DOCUMENT, &text).unwrap();
