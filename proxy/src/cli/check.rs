@@ -62,8 +62,8 @@ fn joined(settings: &Settings, plan: &Plan, out: &mut String) -> std::fmt::Resul
     if longest.hops() == 1 {
         return writeln!(out, "  Every region feeds every other, so all writes arrive directly.");
     }
-    let shown = graph.members().iter().filter(|member| all || **member == settings.region);
-    shown.map(|region| out.write_str(&paragraph(2, &feeds_of(graph, plan, region)))).collect()
+    let mut shown = graph.members().iter().filter(|member| all || **member == settings.region);
+    shown.try_for_each(|region| out.write_str(&paragraph(2, &feeds_of(graph, plan, region))))
 }
 
 /// `eu is fed by ap and feeds us. Writes made in us reach it through ap, in 2 hops.`

@@ -27,7 +27,7 @@ pub(super) fn write(settings: &Settings, rehearsals: &[Rehearsal], out: &mut Str
     sentences.extend(durability(settings));
     sentences.push(policies(&settings.conflicts));
     sentences.extend(homes(settings));
-    sentences.iter().map(|sentence| out.write_str(&paragraph(2, sentence))).collect()
+    sentences.iter().try_for_each(|sentence| out.write_str(&paragraph(2, sentence)))
 }
 
 /// Who dials whom, for whoever opens ports.

@@ -13,10 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use super::blocks::screen;
-use crate::cli::admin::AdminArgs;
 use super::looks::Watched;
 use super::screen::{columns, fit};
 use super::{StatusArgs, look, table};
+use crate::cli::admin::AdminArgs;
 use crate::cli::signals::Signals;
 
 /// The alternate screen, without a cursor.
@@ -97,7 +97,10 @@ async fn on_terminal(args: &StatusArgs, admins: &[AdminArgs]) -> anyhow::Result<
 }
 
 /// All at once: one that hangs does not keep the others from being shown.
-async fn look_at(admins: &[AdminArgs], within: Duration) -> Vec<Result<crate::admin::status::Status, String>> {
+async fn look_at(
+    admins: &[AdminArgs],
+    within: Duration,
+) -> Vec<Result<crate::admin::status::Status, String>> {
     let within = within.max(Duration::from_secs(1));
     let looks = admins.iter().map(|admin| async move {
         match tokio::time::timeout(within, look(admin)).await {
