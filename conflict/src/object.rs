@@ -65,7 +65,13 @@ impl PartialEq for Several {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Object {
     content: Content,
-    expiry: Option<Box<Expiry>>,
+    sides: Option<Box<Sides>>,
+}
+
+/// What few objects have: one pointer keeps all others small. There only where one of the two is.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Sides {
+    expiry: Expiry,
     /// There exactly where ops stated the whole key under `lww`, or a string or field has several values.
     wholes: Option<Box<whole::Wholes>>,
 }
@@ -118,12 +124,12 @@ impl Object {
 
     /// The deadline register.
     pub fn expiry(&self) -> Option<&Expiry> {
-        self.expiry.as_deref()
+        self.sides.as_ref().map(|sides| &sides.expiry).filter(|expiry| !expiry.is_vacant())
     }
 
     /// When the key goes, as a Unix millisecond.
     pub fn deadline_ms(&self) -> Option<u64> {
-        self.expiry.as_ref()?.deadline_ms()
+        self.expiry()?.deadline_ms()
     }
 
     /// Whether the deadline has passed at `now_ms`.
@@ -196,7 +202,7 @@ impl Object {
                     && several.sorted_set.is_vacant()
             }
         };
-        content && self.marks().is_empty() && self.expiry.as_ref().is_none_or(|e| e.is_vacant())
+        content && self.marks().is_empty() && self.expiry().is_none()
     }
 
     /// Stamps of the live contributions of a facet, in no order.
@@ -233,6 +239,10 @@ impl Object {
                     + several.sorted_set.heap_bytes()
             }
         };
-        content + self.marks_bytes() + self.expiry.as_ref().map_or(0, |e| e.heap_bytes())
+        content
+            + self
+                .sides
+                .as_ref()
+                .map_or(0, |sides| size_of::<Sides>() + sides.expiry.heap_bytes() + self.marks_bytes())
     }
 }

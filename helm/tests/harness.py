@@ -158,6 +158,11 @@ class Region:
     def status(self):
         return json.loads(self.get("/status"))
 
+    def sample(self, series):
+        """One number of /metrics; zero where it is not there yet."""
+        lines = [line for line in self.get("/metrics").splitlines() if line.startswith(f"{series} ")]
+        return float(lines[0].split()[-1]) if lines else 0.0
+
     def is_linked(self):
         """Ready, and every link is up. A region that has ended will not become so."""
         if self.process.poll() is not None:

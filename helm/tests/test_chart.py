@@ -1,6 +1,6 @@
 """The chart, with a real Helm: what it renders, and what it refuses."""
 
-import copy
+import json
 import re
 import shutil
 import tomllib
@@ -81,6 +81,28 @@ REFUSALS = {
     "a volume without room for the log": ({"persistence": {"size": "10Gi"}}, "retentionMax"),
     "root": ({"runAsUser": 0}, "runAsUser"),
     "a TCP port out of range": ({"service": {"port": 65536}}, "port"),
+    "a port to listen on out of range": ({"config": {"listen": {"link": "0.0.0.0:65536"}}}, "link"),
+    "a port of a peer out of range": ({"config": {"regions": [{"name": "eu", "address": "eu.example.net:70000"}]}}, "address"),
+    "a node's port out of range": ({"link": {"type": "NodePort", "nodePort": 80}}, "nodePort"),
+    "a port as text": ({"service": {"port": "6380"}}, "port"),
+    "one port twice": ({"config": {"listen": {"admin": "0.0.0.0:6380"}}}, "same port"),
+    "no memory at all": ({"config": {"store": {"memoryMax": "0MiB"}}}, "memoryMax"),
+    "no retention at all": ({"config": {"log": {"retention": "0s"}}}, "retention"),
+    "a duration as a number": ({"config": {"clock": {"maxSkew": 500}}}, "maxSkew"),
+    "text for a switch": ({"config": {"seed": {"staleReads": "yes"}}}, "staleReads"),
+    "more than all of the time": ({"config": {"seed": {"donorShare": 101}}}, "donorShare"),
+    "a request beyond the limit": ({"resources": {"requests": {"memory": "64Gi"}}}, "more than the limit"),
+    "a size that Kubernetes does not know": ({"persistence": {"size": "50GiB"}}, "size"),
+    "data where nothing can be written": ({"config": {"dataDir": "/etc/meridian/data"}}, "read-only"),
+    "data beside a path": ({"config": {"dataDir": "data"}}, "dataDir"),
+    "a module without its ConfigMap": (
+        {"config": {"conflicts": [{"keys": "*", "policy": "hook", "hook": "/etc/meridian/hooks/x.wasm"}]}}, "existingConfigMap"),
+    "a renewal before the beginning": ({"tls": {"certManager": {"duration": "24h", "renewBefore": "48h"}}}, "shorter than duration"),
+    "an image by no digest": ({"image": {"digest": "latest"}}, "digest"),
+    "a log of no known form": ({"logging": {"format": "xml"}}, "format"),
+    "an interval without a unit": ({"metrics": {"serviceMonitor": {"interval": "15"}}}, "interval"),
+    "several regions in one": ({"replicas": 3}, "replicas"),
+    "a budget beyond the pod": ({"podDisruptionBudget": {"maxUnavailable": 2}}, "maxUnavailable"),
     "a sidecar in no pod": ({"mode": "sidecar"}, "selectorLabels"),
     "a mode that does not exist": ({"mode": "daemonset"}, "mode"),
 }
@@ -184,6 +206,47 @@ class Rendering(unittest.TestCase):
                     if "secret" in volume:
                         self.assertEqual(volume["secret"]["defaultMode"], 0o440)
 
+    def test_secrets_reach_a_running_process(self):
+        """As directories, which the kubelet swaps; a file of its own (subPath) would stay as it was."""
+        for name, text in self.renderings.items():
+            for spec in pods(objects(text)):
+                secrets = {volume["name"] for volume in spec.get("volumes", []) if "secret" in volume}
+                for container in spec["containers"] + spec.get("initContainers", []):
+                    for mount in container.get("volumeMounts", []):
+                        self.assertFalse({"subPath", "subPathExpr"} & mount.keys(), name)
+                        if mount["name"] in secrets:
+                            self.assertIs(mount["readOnly"], True)
+        # What is rendered does not depend on what a Secret holds, so a new one restarts nothing.
+        templates = "".join(path.read_text() for path in (CHART / "templates").rglob("*") if path.is_file())
+        self.assertIsNone(re.search(r"\blookup\b", templates))
+
+    def test_a_region_may_be_evicted_and_keeps_away_from_the_others(self):
+        found = objects(self.renderings["ring/eu"])
+        budget = found["PodDisruptionBudget", "meridian-eu"]["spec"]
+        pod = found["StatefulSet", "meridian-eu"]["spec"]["template"]
+        self.assertEqual((budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]), (1, "AlwaysAllow"))
+        self.assertLessEqual(budget["selector"]["matchLabels"].items(), pod["metadata"]["labels"].items())
+        [spread] = pod["spec"]["topologySpreadConstraints"]
+        self.assertLessEqual(spread["labelSelector"]["matchLabels"].items(), pod["metadata"]["labels"].items())
+        self.assertEqual((spread["topologyKey"], spread["whenUnsatisfiable"]), ("kubernetes.io/hostname", "ScheduleAnyway"))
+        self.assertEqual(found["StatefulSet", "meridian-eu"]["spec"]["replicas"], 1)
+
+    def test_who_may_talk_to_a_region(self):
+        policy = objects(self.renderings["everything"])["NetworkPolicy", "meridian-eu"]["spec"]
+        by_port = {rule["ports"][0]["port"]: rule["from"] for rule in policy["ingress"]}
+        self.assertEqual(by_port, {"resp": EVERYTHING["networkPolicy"]["clients"], "admin": EVERYTHING["networkPolicy"]["monitoring"],
+                                   "link": EVERYTHING["networkPolicy"]["peers"]})
+        self.assertIn({"port": 7380, "protocol": "UDP"}, [port for rule in policy["egress"] for port in rule["ports"]])
+
+    def test_prometheus_finds_the_admin_service_and_says_who_speaks(self):
+        found = objects(self.renderings["everything"])
+        monitor, service = found["ServiceMonitor", "meridian-eu"]["spec"], found["Service", "meridian-eu-admin"]
+        self.assertLessEqual(monitor["selector"]["matchLabels"].items(), service["metadata"]["labels"].items())
+        [endpoint] = monitor["endpoints"]
+        self.assertEqual((endpoint["path"], endpoint["port"]), ("/metrics", service["spec"]["ports"][0]["name"]))
+        self.assertEqual({rule["targetLabel"]: rule["replacement"] for rule in endpoint["relabelings"]},
+                         {"meridian_cluster": "shop", "meridian_region": "eu"})
+
     def test_probes_and_grace(self):
         spec = next(pods(objects(self.renderings["ring/eu"])))
         proxy = spec["containers"][0]
@@ -208,6 +271,14 @@ class Rendering(unittest.TestCase):
         spec = objects(self.renderings["everything"])["Certificate", "meridian-eu"]["spec"]
         self.assertEqual(spec["dnsNames"], ["eu"])
         self.assertLessEqual({"server auth", "client auth"}, set(spec["usages"]))
+        self.assertEqual(spec["privateKey"], {"algorithm": "Ed25519", "encoding": "PKCS8", "rotationPolicy": "Always"})
+        self.assertEqual(spec["issuerRef"], {"name": "regions", "kind": "Issuer", "group": "cert-manager.io"})
+        pod = next(pods(objects(self.renderings["everything"])))
+        [mounted] = [volume["secret"]["secretName"] for volume in pod["volumes"] if volume["name"] == "meridian-tls"]
+        self.assertEqual(spec["secretName"], mounted)
+        config = tomllib.loads(objects(self.renderings["everything"])["ConfigMap", "meridian-eu"]["data"]["meridian.toml"])
+        self.assertEqual(config["tls"], {"ca": "/etc/meridian/tls/ca.crt", "cert": "/etc/meridian/tls/tls.crt",
+                                         "key": "/etc/meridian/tls/tls.key"})
 
     def test_the_token_is_mounted_and_handed_to_prometheus(self):
         found = objects(self.renderings["everything"])
@@ -278,6 +349,27 @@ class Configuration(unittest.TestCase):
         self.assertEqual(tree("ConfigFile"), shape_of(values),
                          "a key of the configuration belongs into values.yaml and values.schema.json")
 
+    def test_the_schema_knows_every_value_and_no_other(self):
+        schema = json.loads((CHART / "values.schema.json").read_text())
+        values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+        def resolved(node):
+            return schema["$defs"][node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
+
+        def compare(at, node, value):
+            node = resolved(node)
+            if isinstance(value, dict) and "properties" in node:
+                # Of a probe there may be more than the defaults say.
+                known = set(node["properties"]) & set(value) if at.startswith("values.probes.") else set(node["properties"])
+                self.assertEqual(known, set(value), at)
+                self.assertIs(node["additionalProperties"], False, at)
+                for key, inner in value.items():
+                    compare(f"{at}.{key}", node["properties"][key], inner)
+        # Helm's own, and that of charts that depend on this one.
+        for name in ("global", "enabled"):
+            schema["properties"].pop(name)
+        compare("values", schema, values)
+
     def test_defaults_are_those_of_the_configuration(self):
         text, _ = self.rendered()
         rendered = tomllib.loads(text)
@@ -315,11 +407,28 @@ class Configuration(unittest.TestCase):
 
     def test_only_what_needs_a_restart_restarts(self):
         before = self.rendered()[1]
-        reloaded = copy.deepcopy({"config": {"topology": {"shape": "mesh", "order": []}}})
-        self.assertEqual(before, self.rendered(reloaded)[1])
         address = yaml.safe_load(values_of("ring", "eu").read_text())["config"]["regions"]
         address[1]["address"] = "elsewhere.example.net:7380"
-        self.assertEqual(before, self.rendered({"config": {"regions": address}})[1])
+        star = {"shape": "star", "order": [], "hub": "eu"}
+        changes = {
+            "conflicts": {"conflicts": [{"keys": "*", "policy": "lww"}]},
+            "homes": {"homes": [{"keys": "lock:*", "region": "eu", "elsewhere": "forward"}]},
+            "regions": {"regions": address},
+            "topology.shape": {"topology": {"shape": "mesh", "order": []}},
+            "topology.order": {"topology": {"order": ["eu", "ap", "us"]}},
+            "topology.hub": {"topology": star},
+            "topology.standby_hubs": {"topology": star | {"standbyHubs": ["us"]}},
+            "topology.feeds": {"topology": {"shape": "custom", "order": [], "feeds": [["eu", "us"], ["us", "ap"], ["ap", "eu"]]}},
+        }
+        source = (ROOT / "proxy/src/region/membership.rs").read_text()
+        changeable = re.search(r"const CHANGEABLE: [^=]*= \[(.*?)\];", source, re.S)[1]
+        self.assertEqual(set(changes), set(re.findall(r'"([^"]+)"', changeable)), "what a reload puts in force")
+        for name, change in changes.items():
+            with self.subTest(name):
+                text, checksum = self.rendered({"config": change})
+                self.assertNotEqual(text, self.rendered()[0])
+                self.assertEqual(before, checksum)
+        reloaded = {"config": changes["topology.shape"]}
         for restarting in ({"config": {"store": {"memoryMax": "3GiB"}}}, {"config": {"topology": {"healAfter": "9s"}}}):
             self.assertNotEqual(before, self.rendered(restarting)[1])
         off = {"reload": {"enabled": False}}
@@ -338,7 +447,7 @@ class Configuration(unittest.TestCase):
                 found = objects(template("meridian-eu", values_of("ring", "eu"), more={"link": {"type": link}}, chart=chart).stdout)
                 notes = found["Notes", "notes"]["text"]
                 for words in ("Region eu of cluster shop, a ring of 3", "rollout status statefulset/meridian-eu",
-                              "helm test meridian-eu", "meridian-eu.default.svc:6380", "meridian status --watch", reached):
+                              "create secret generic meridian-eu-identity", "for Secret meridian-clients", "helm test meridian-eu", "meridian-eu.default.svc:6380", "meridian status --watch", reached):
                     self.assertIn(words, notes)
 
 

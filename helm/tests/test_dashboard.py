@@ -8,13 +8,14 @@ import socket
 import subprocess
 import threading
 import unittest
+import urllib.error
 import urllib.parse
 import urllib.request
 
 import redis
 import yaml
 
-from harness import CHART, NAMES, ROOT, Ports, directory, example_trio, wait_for
+from harness import (CHART, MERIDIAN, NAMES, ROOT, Ports, Region, directory, example_trio, ports_of, run, wait_for)
 
 DASHBOARD = json.loads((CHART / "files/dashboard.json").read_text())
 RULES = CHART / "files/rules.yaml"
@@ -23,8 +24,34 @@ EXPORTED = set((ROOT / "proxy/tests/golden/metric-names.txt").read_text().split(
 # Promised names that the program does not export yet. Once it does, a name has to leave this list, and its queries
 # have to return data.
 PROMISED = set()
-# What the load writes there is no JSON, so the hook is called and declines.
-HOOKS = '\n[[conflicts]]\nkeys = "hook:*"\npolicy = "hook"\nhook = "json-merge"\n\n[[homes]]\nkeys = "home:*"\nregion = "eu"\nelsewhere = "forward"\n'
+# A zero in place of nothing is no data. What nothing here moves: a wrong clock, what all regions passed long ago, and a
+# state that is given because the logs do not reach back.
+UNMOVED = {"meridian_clock_rejected_total", "meridian_reaped_total", "meridian_seed_bytes_total"}
+# Some of what the load writes for the hook is no JSON: it is called and declines.
+RULES_OF_REGIONS = """
+[[conflicts]]
+keys = "hook:*"
+policy = "hook"
+hook = "json-merge"
+shadow = { policy = "lww" }
+
+[[homes]]
+keys = "home:*"
+region = "eu"
+elsewhere = "forward"
+
+[[homes]]
+keys = "here:*"
+region = "eu"
+elsewhere = "refuse"
+
+[[homes]]
+keys = "there:*"
+region = "eu"
+elsewhere = "accept"
+"""
+# Of panels.
+UNITS = {"short", "s", "bytes", "Bps", "ops", "cps", "percentunit"}
 VARIABLES = {"$cluster": ".*", "$region": ".*", "$__rate_interval": "20s"}
 
 
@@ -59,7 +86,11 @@ class Load:
                 for key in range(5):
                     batch.set(f"string:{key}", f"{region.name} {turn}")
                     batch.set(f"hook:{key}", f"{region.name} {turn}")
+                    batch.set(f"hook:json:{key}", json.dumps({region.name: turn}))
+                    batch.get(f"hook:json:{key}")
                     batch.incr(f"home:{key}")
+                    batch.incr(f"here:{key}")
+                    batch.incr(f"there:{key}")
                     batch.hset(f"hash:{key}", "field", f"{region.name} {turn}")
                     batch.sadd(f"set:{key}", turn % 7)
                     batch.srem(f"set:{key}", (turn + 3) % 7)
@@ -129,7 +160,26 @@ class Queries(unittest.TestCase):
                                 "Saturation", "Seeding and anti-entropy", "Home regions"])
         shown = set().union(*(metrics_of(query) for _, query in queries()))
         self.assertEqual(EXPORTED - shown, set(), "a metric that no panel shows")
-        self.assertEqual(len({panel["id"] for panel in DASHBOARD["panels"]}), len(DASHBOARD["panels"]))
+
+    def test_every_panel_is_whole(self):
+        panels = DASHBOARD["panels"]
+        self.assertEqual(len({panel["id"] for panel in panels}), len(panels))
+        source = {"type": "prometheus", "uid": "${datasource}"}
+        [variable] = [known for known in DASHBOARD["templating"]["list"] if known["type"] == "datasource"]
+        self.assertEqual(variable["name"], "datasource")
+        for panel in [panel for panel in panels if panel["type"] != "row"]:
+            with self.subTest(panel["title"]):
+                self.assertTrue(panel["description"].endswith("."))
+                self.assertIn(panel["fieldConfig"]["defaults"]["unit"], UNITS)
+                self.assertEqual(panel["datasource"], source)
+                self.assertEqual(len({target["refId"] for target in panel["targets"]}), len(panel["targets"]))
+                for target in panel["targets"]:
+                    self.assertEqual(target["datasource"], source)
+                    self.assertTrue(target["legendFormat"])
+                    for metric in metrics_of(target["expr"]):
+                        self.assertRegex(target["expr"], metric + r"\w*{meridian_cluster=~", "the variables choose")
+
+    def test_no_panel_covers_another(self):
         taken = {}
         for panel in DASHBOARD["panels"]:
             place = panel["gridPos"]
@@ -145,7 +195,7 @@ class Live(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.regions = cls.enterClassContext(example_trio("ring", more=HOOKS))
+        cls.regions = cls.enterClassContext(example_trio("ring", more=RULES_OF_REGIONS))
         cls.prometheus = Prometheus(cls.enterClassContext(directory()), cls.regions)
         cls.addClassCleanup(cls.prometheus.stop)
         load = Load(cls.regions)
@@ -156,17 +206,62 @@ class Live(unittest.TestCase):
         self.cut("eu", "us", True)
         wait_for("ops go around the cut", lambda: self.prometheus.numbers("sum(meridian_reroutes_total) > 0"))
         self.cut("eu", "us", False)
+        self.renew_a_certificate()
+        self.be_refused()
+        self.disturb_a_hook()
         asked = 0
         for title, query in queries():
             if metrics_of(query) & PROMISED:
                 continue
             asked += 1
+            if not metrics_of(query) & UNMOVED:
+                query = query.removesuffix(" or vector(0)")
             for name, value in VARIABLES.items():
                 query = query.replace(name, value)
-            # A bare zero that stands in for an absence shows that the query is valid, and no more.
             with self.subTest(title):
                 wait_for(f"data for {title}: {query}", lambda query=query: self.prometheus.numbers(query))
-        self.assertGreater(asked, 45)
+        self.assertGreater(asked, 80)
+
+    def moved(self, name):
+        wait_for(f"{name} moves", lambda: self.prometheus.numbers(f"sum({name}) > 0"))
+
+    def renew_a_certificate(self):
+        eu = self.regions["eu"]
+        tls, new = eu.home / "tls", eu.home / "new"
+        run(MERIDIAN, "cert", "region", "eu", "--ca", tls, "--out", new, "--days", "100")
+        for name in ("eu.pem", "eu.key"):
+            (new / name).rename(tls / name)
+        self.moved("meridian_cert_renewals_total")
+
+    def be_refused(self):
+        """A browser at the ports for clients and operators, and a region of another cluster at the one for links."""
+        eu, us = self.regions["eu"], self.regions["us"]
+        with socket.create_connection(("127.0.0.1", eu.resp), timeout=10) as browser:
+            browser.sendall(b"GET / HTTP/1.1\r\nHost: eu\r\n\r\n")
+            self.assertIn(browser.recv(1), (b"", b"-"))
+        self.moved("meridian_client_errors_total")
+        request = urllib.request.Request(f"http://127.0.0.1:{eu.admin}/reload", data=b"", headers={"Origin": "http://page"})
+        with self.assertRaises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        refused.exception.close()
+        self.moved("meridian_admin_refusals_total")
+        [*ports] = ports_of(["us"])["us"]
+        text = (us.home / "us.toml").read_text().replace('"example"', '"other"')
+        text = text.replace("data/us", "data/other")
+        for old, port in zip((us.resp, us.link, us.admin), ports):
+            text = text.replace(f"127.0.0.1:{old}", f"127.0.0.1:{port}")
+        self.assertIn('"other"', text)
+        (us.home / "other.toml").write_text(text)
+        other = Region("us", ports, [MERIDIAN, "serve", "--config", us.home / "other.toml"], us.home / "other.log")
+        try:
+            self.moved("meridian_link_refusals_total")
+        finally:
+            other.stop()
+
+    def disturb_a_hook(self):
+        self.regions["eu"].post("/faults", {"hooks": "differ"})
+        self.moved("meridian_hook_quarantined")
+        self.regions["eu"].post("/faults", {"hooks": "no"})
 
     def test_conflicts_of_every_region_are_counted(self):
         for name in NAMES:

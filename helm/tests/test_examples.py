@@ -41,6 +41,20 @@ class Configurations(unittest.TestCase):
                 self.assertEqual(values, example)
 
 
+def demo_port(regions):
+    """The base of ports that are all free."""
+    def free(kind, port):
+        with socket.socket(socket.AF_INET, kind) as held:
+            try:
+                held.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+            return True
+    kinds = ((socket.SOCK_STREAM, 0), (socket.SOCK_DGRAM, 1000), (socket.SOCK_STREAM, 3000))
+    return next(base for base in range(21000, 29000, 16)
+                if all(free(kind, base + more + at) for kind, more in kinds for at in range(regions)))
+
+
 class Visitor:
     """A browser: it keeps its cookie, wherever it goes."""
 
@@ -117,6 +131,22 @@ class Shop(unittest.TestCase):
 
 
 class Rehearsal(unittest.TestCase):
+    def test_the_demo_comes_through(self):
+        """As the README says: nothing but the demo, and the script."""
+        base = demo_port(len(NAMES))
+        command = [str(MERIDIAN), "demo", "--base-port", str(base)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as demo:
+            try:
+                while line := demo.stdout.readline():
+                    if line.strip() == "ready":
+                        break
+                ports = {f"{kind}_{name.upper()}": str(base + more + at) for at, name in enumerate(NAMES)
+                         for kind, more in (("REDIS", 0), ("ADMIN", 3000))}
+                told = run(EXAMPLES / "rehearse", "--auto", env=os.environ | ports, timeout=300).stdout
+                self.assertIn("Done: every link is healed.", told)
+            finally:
+                demo.terminate()
+
     def rehearse(self, shape):
         with example_trio(shape) as regions:
             ports = {f"REDIS_{name.upper()}": str(region.resp) for name, region in regions.items()}

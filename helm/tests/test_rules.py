@@ -15,9 +15,9 @@ CASES = {
         {'meridian_conflicts_total{WHO,kind="field"}': "0+9000x180", 'meridian_conflicts_total{WHO,kind="write_write"}': "0+1x180"},
         {'meridian_conflicts_total{WHO,kind="field"}': "0+5000x180"}, {}),
     "MeridianDivergentRanges": (
-        {'meridian_divergent_ranges{WHO,peer="us"}': "0x60 3x120"},
-        # Ranges that differ while ops are on their way are no divergence.
-        {'meridian_divergent_ranges{WHO,peer="us"}': "0x170 3x4 0x6"}, {"peer": "us"}),
+        {'meridian_divergent_ranges{WHO,peer="us"}': "0x150 3x30"},
+        # Found and mended hours ago.
+        {'meridian_divergent_ranges{WHO,peer="us"}': "0x60 3x120"}, {"peer": "us"}),
     "MeridianReseedNear": (
         {'meridian_seconds_until_reseed{WHO,peer="us"}': "12000-60x180"},
         {'meridian_seconds_until_reseed{WHO,peer="us"}': "86400-60x180"}, {"peer": "us"}),
@@ -56,13 +56,11 @@ CASES = {
         {"meridian_parked_ops_total{WHO}": "0x170 1x10"},
         {"meridian_parked_ops_total{WHO}": "1x180"}, {}),
     "MeridianLogDiskNearlyFull": (
-        {'kubelet_volume_stats_available_bytes{persistentvolumeclaim="data-meridian-eu-0"}': "40-1x35 5x145",
-         'kubelet_volume_stats_capacity_bytes{persistentvolumeclaim="data-meridian-eu-0"}': "50x180"},
-        {'kubelet_volume_stats_available_bytes{persistentvolumeclaim="data-meridian-eu-0"}': "20x180",
-         'kubelet_volume_stats_capacity_bytes{persistentvolumeclaim="data-meridian-eu-0"}': "50x180",
-         'kubelet_volume_stats_available_bytes{persistentvolumeclaim="data-other-0"}': "1x180",
-         'kubelet_volume_stats_capacity_bytes{persistentvolumeclaim="data-other-0"}': "50x180"},
-        {"persistentvolumeclaim": "data-meridian-eu-0"}),
+        {"meridian_disk_available_bytes{WHO}": "40e9-1e9x35 5e9x145", "meridian_disk_capacity_bytes{WHO}": "50e9x180"},
+        # Below for the moment of a compaction, and a disk that could not be measured.
+        {"meridian_disk_available_bytes{WHO}": "20e9x176 5e9x2 20e9x2", "meridian_disk_capacity_bytes{WHO}": "50e9x180",
+         'meridian_disk_available_bytes{meridian_cluster="shop",meridian_region="us"}': "0x180",
+         'meridian_disk_capacity_bytes{meridian_cluster="shop",meridian_region="us"}': "0x180"}, {}),
     "MeridianReplicationLag": (
         {'meridian_replication_lag_seconds_bucket{WHO,origin="us",le="10"}': "0x180",
          'meridian_replication_lag_seconds_bucket{WHO,origin="us",le="20"}': "0+60x180",
@@ -75,6 +73,11 @@ CASES = {
     "MeridianConfigMismatch": (
         {'meridian_config_mismatch{WHO,peer="us",what="topology"}': "1x180"},
         {'meridian_config_mismatch{WHO,peer="us",what="topology"}': "0x170 1x9 0"}, {"peer": "us", "what": "topology"}),
+}
+# Counters whose first sample is not zero have counted something, too.
+BORN = {
+    "MeridianDivergentRanges": {'meridian_divergent_ranges{WHO,peer="us"}': "_x170 3x10"},
+    "MeridianClockRejected": {'meridian_clock_rejected_total{WHO,peer="us"}': "_x178 1x2"},
 }
 # When the cases are looked at.
 AT = "180m"
@@ -89,8 +92,8 @@ def case(name, series, labels):
     """A test of promtool's. Without labels the alert has to be silent."""
     expected = []
     if labels is not None:
-        own = {} if any(series_name.startswith("kubelet") for series_name in series) else {"meridian_cluster": "shop", "meridian_region": "eu"}
-        expected = [{"exp_labels": {"severity": alerts()[name]["labels"]["severity"], **own, **labels}}]
+        own = {"severity": alerts()[name]["labels"]["severity"], "meridian_cluster": "shop", "meridian_region": "eu"}
+        expected = [{"exp_labels": own | labels}]
     return {"interval": "1m", "input_series": [{"series": at.replace("WHO", WHO), "values": values} for at, values in series.items()],
             "alert_rule_test": [{"eval_time": AT, "alertname": name, "exp_alerts": expected}]}
 
@@ -127,6 +130,11 @@ class Rules(unittest.TestCase):
                 with self.subTest(name, fires=expected is not None):
                     told = self.promtool([case(name, series, expected)])
                     self.assertEqual(told.returncode, 0, told.stdout + told.stderr)
+
+    def test_a_counter_that_begins_with_a_count_fires(self):
+        for name, series in BORN.items():
+            told = self.promtool([case(name, series, CASES[name][2])])
+            self.assertEqual(told.returncode, 0, told.stdout + told.stderr)
 
     def test_a_case_that_is_wrong_fails(self):
         name = "MeridianLinkDown"

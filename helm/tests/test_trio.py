@@ -5,18 +5,24 @@ of the manifest, read-only but for the volume, and runs as the chart's user with
 addresses are replaced.
 """
 
+import json
 import os
 import pathlib
 import re
 import shutil
 import subprocess
+import sys
+import time
 import unittest
 
-from harness import (MERIDIAN, NAMES, Region, converged, directory, identities, linked, objects,
+from harness import (EXAMPLES, MERIDIAN, NAMES, Region, converged, directory, identities, linked, objects,
                      ports_of, run, template, values_of, wait_for)
 
 USER = 65532
 PASSWORD = "open sesame"
+MODULE = (EXAMPLES / "hooks/first-writer.wat").read_bytes()
+HOOK = {"hooks": {"existingConfigMap": "hooks"},
+        "config": {"conflicts": [{"keys": "first:*", "policy": "hook", "hook": "/etc/meridian/hooks/first.wat"}]}}
 
 
 def libraries(program):
@@ -80,12 +86,20 @@ class Contained:
         self.data.chmod(0o2775)
         self.config = Mounted(self.root / mounts["meridian-config"], USER)
         self.configure(manifests)
-        Mounted(self.root / mounts["meridian-tls"], USER).fill({
-            "ca.crt": (tls / "ca.pem").read_bytes(), "tls.crt": (tls / f"{name}.pem").read_bytes(),
-            "tls.key": (tls / f"{name}.key").read_bytes()}, 0o440)
+        self.tls = Mounted(self.root / mounts["meridian-tls"], USER)
+        self.identify(tls)
+        if "meridian-hooks" in mounts:
+            self.hooks = Mounted(self.root / mounts["meridian-hooks"], USER)
+            self.hooks.fill({"first.wat": MODULE})
         Mounted(self.root / mounts["meridian-auth"], USER).fill({"password": PASSWORD.encode()}, 0o440)
         self.arguments = ["/meridian", *map(str, proxy["args"])]
         self.reload = next(c for c in self.spec["containers"] if c["name"] == "meridian-reload")
+
+    def identify(self, tls):
+        """The Secret of the region's identity, new or renewed."""
+        self.tls.fill({"ca.crt": (tls / "ca.pem").read_bytes(), "tls.crt": (tls / f"{self.name}.pem").read_bytes(),
+                       "tls.key": (tls / f"{self.name}.key").read_bytes()}, 0o440)
+
 
     def configure(self, manifests):
         text = manifests["ConfigMap", f"meridian-{self.name}"]["data"]["meridian.toml"]
@@ -101,9 +115,9 @@ class Contained:
         unshare --setuid {USER} --setgid {USER} "$@" &
         exec unshare --root {self.root} --setuid {USER} --setgid {USER} {' '.join(self.arguments)}
         """
-        shell, flag, text, name, _, _ = self.reload["command"]
+        shell, flag, text, name, _, *directories = self.reload["command"]
         # The shell of the manifest's images is busybox.
-        reload = ["busybox", shell, flag, text, name, self.config.path, "0.2"]
+        reload = ["busybox", shell, flag, text, name, "0.2", *(self.root / path.lstrip("/") for path in directories)]
         command = ["setpriv", "--no-new-privs", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
                    "sh", "-ec", script, "pod", *reload]
         return Pod(self.name, self.ports[self.name], command, self.home / "log", PASSWORD)
@@ -131,7 +145,7 @@ class Trio(unittest.TestCase):
     def render(self, shape, name, more=None):
         return objects(template(f"meridian-{name}", values_of(shape, name), more=more).stdout)
 
-    def trio(self, shape):
+    def trio(self, shape, more=None):
         """Three pods of a shape, linked."""
         home = self.enterContext(directory())
         home.chmod(0o711)
@@ -143,7 +157,7 @@ class Trio(unittest.TestCase):
             self.assertEqual(set(codes.values()), {0}, {name: pod.log.read_text()[-2000:] for name, pod in pods.items()})
         self.addCleanup(stop)
         for name in NAMES:
-            contained[name] = Contained(home, name, self.render(shape, name), ports, tls)
+            contained[name] = Contained(home, name, self.render(shape, name, more), ports, tls)
             pods[name] = contained[name].start()
         return linked(pods), contained
 
@@ -158,18 +172,23 @@ class Trio(unittest.TestCase):
         wait_for("all show the same", lambda: converged(pods))
 
     def test_a_rendered_ring_replicates(self):
+        began = time.monotonic()
         self.replicates(self.trio("ring")[0])
+        print(f"from `helm template` to what all three regions wrote, seen in all: {time.monotonic() - began:.1f} s", file=sys.stderr)
 
     def test_a_rendered_star_replicates(self):
         self.replicates(self.trio("star")[0])
 
     def test_a_rendered_mesh_is_tested_and_reloaded_as_in_kubernetes(self):
-        pods, contained = self.trio("mesh")
+        pods, contained = self.trio("mesh", HOOK)
         self.replicates(pods)
         self.is_contained(contained["eu"], pods["eu"])
         for name, pod in pods.items():
             self.helm_test(name, pod, contained[name])
+        self.renews(pods, contained)
+        self.takes_a_mended_hook(pods, contained)
         self.reloads(pods, contained)
+        self.logs_are_lines_of_json(pods)
 
     def is_contained(self, contained, pod):
         """That the root was indeed read-only and nothing but the volume was written."""
@@ -182,7 +201,7 @@ class Trio(unittest.TestCase):
         options = {mount[4]: mount[5].split(",") for mount in mounts}
         self.assertIn("ro", options["/"])
         self.assertIn("rw", options[f"/{contained.data_path}"])
-        self.assertEqual({path.name for path in contained.data.iterdir()}, {"lost+found", "clock", "identity.toml", "log", "store"}
+        self.assertEqual({path.name for path in contained.data.iterdir()}, {"lost+found", "clock", "identity.toml", "log", "policies", "store"}
                          | {path.name for path in contained.data.iterdir() if path.suffix == ".lock"})
 
     def helm_test(self, name, pod, contained):
@@ -196,12 +215,53 @@ class Trio(unittest.TestCase):
         wrong = run("busybox", shell, flag, script, word, "127.0.0.1", pod.resp, f"http://127.0.0.1:{pod.admin}", role, "", check=False)
         self.assertNotEqual(wrong.returncode, 0, "without its password the test has to fail")
 
+    def renews(self, pods, contained):
+        """The kubelet swaps the Secret of one region: its peers meet the new certificate, and no process ends."""
+        tls, new = contained["eu"].home.parent / "tls", contained["eu"].home.parent / "renewed"
+        run(MERIDIAN, "cert", "region", "eu", "--ca", tls, "--out", new, "--days", "100")
+        shutil.copy(tls / "ca.pem", new)
+        before = {name: pod.status()["origin"] for name, pod in pods.items()}
+        # Of a link the smaller name dials, and it does so anew; the other side waits for the end of the former certificate.
+        ended, met = (pods["eu"].sample("meridian_cert_expiry_seconds"),
+                      pods["us"].sample('meridian_link_connections_total{peer="eu"}'))
+        contained["eu"].identify(new)
+        wait_for("eu has renewed", lambda: pods["eu"].sample('meridian_cert_renewals_total{outcome="renewed"}') == 1)
+        self.assertAlmostEqual(ended - pods["eu"].sample("meridian_cert_expiry_seconds"), 265 * 86400, delta=3600)
+        wait_for("us has met the new certificate",
+                 lambda: pods["us"].sample('meridian_link_connections_total{peer="eu"}') > met)
+        linked(pods)
+        self.assertEqual(before, {name: pod.status()["origin"] for name, pod in pods.items()})
+
+    def takes_a_mended_hook(self, pods, contained):
+        """The kubelet swaps the ConfigMap of the modules, and nothing else."""
+        def identities_of():
+            return {hook["identity"] for pod in pods.values() for hook in pod.status()["hooks"]}
+        [before] = identities_of()
+        for name in NAMES:
+            contained[name].hooks.fill({"first.wat": MODULE + b"\n;; mended\n"})
+        wait_for("all have the new module", lambda: before not in (now := identities_of()) and len(now) == 1)
+
+    def logs_are_lines_of_json(self, pods):
+        """As the chart asks for them, with the fields that docs/logs.md names."""
+        told = {name: [json.loads(line) for line in pod.log.read_text().splitlines()
+                       if not line.startswith("the configuration has changed")] for name, pod in pods.items()}
+        for name, lines in told.items():
+            for line in lines:
+                self.assertLessEqual({"timestamp", "level", "target", "message"}, line.keys())
+            [started] = [line for line in lines if line["message"] == "started"]
+            self.assertEqual((started["region"], started["level"]), (name, "INFO"))
+            peers = {line["peer"] for line in lines if line["message"] == "link up"}
+            self.assertEqual(peers, set(NAMES) - {name})
+            self.assertTrue([line for line in lines if line["message"] == "the membership has changed" and line["shape"]])
+        [renewed] = [line for line in told["eu"] if line["message"] == "renewed the certificate"]
+        self.assertEqual(renewed["days"], 99)
+
     def reloads(self, pods, contained):
         """The kubelet swaps the configurations: another shape, no restart."""
         before = {name: pod.status()["origin"] for name, pod in pods.items()}
         self.assertTrue(all(pod.status()["topology"]["shape"].startswith("mesh") for pod in pods.values()))
         for name in NAMES:
-            contained[name].configure(self.render("ring", name))
+            contained[name].configure(self.render("ring", name, HOOK))
         for name, pod in pods.items():
             wait_for(f"{name} is in a ring", lambda pod=pod: pod.status()["topology"]["shape"].startswith("ring"))
         linked(pods)

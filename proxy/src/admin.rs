@@ -147,6 +147,7 @@ async fn readyz(State(view): State<View>) -> Response {
 
 async fn metrics(State(view): State<View>) -> Response {
     sample::take(&view);
+    sample::disk(&view).await;
     match view.region.metrics().render() {
         Ok(text) => {
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()

@@ -202,7 +202,11 @@ impl Homes {
             without_lease += i64::from(needs_lease && (moving || until <= now));
         }
         region.metrics().homes.held.set(held);
-        region.metrics().homes.without_lease.set(without_lease);
+        let gauge = &region.metrics().homes.without_lease;
+        if gauge.get() != without_lease {
+            tracing::info!(held, without_lease, "homes have won or lost their lease");
+        }
+        gauge.set(without_lease);
         self.changed.notify_waiters();
     }
 
@@ -229,12 +233,13 @@ impl Homes {
     }
 
     /// Notes whether a member has the same rules.
-    fn compare(&self, member: RegionId, digest: u64) {
+    fn compare(&self, region: &Region, member: RegionId, digest: u64) {
         let mut differing = self.differing.lock();
         let differs = digest != self.digest();
         let is_news = if differs { differing.insert(member) } else { differing.remove(&member) };
         if is_news && differs {
-            tracing::error!(peer = format!("{:08x}", member.0), "home rules differ between regions");
+            let peer = region.membership().name_of(member);
+            tracing::error!(peer, "home rules differ between regions");
         }
     }
 

@@ -9,7 +9,8 @@
 //! | module | room of |
 //! |---|---|
 //! | [`entry`] | a key with its object, and what of it the store lacks |
-//! | [`locked`] | access to the objects under the shard locks, applying effects |
+//! | [`locked`] | access to the objects under the shard locks |
+//! | [`changing`] | changing them: effects of ops, other regions' states |
 //! | [`load`] | bringing objects in from the store |
 //! | `recent` | a sample of the keys committed lately |
 //! | [`merging`] | having hooks merge values without holding locks |
@@ -22,6 +23,7 @@
 //! | [`rows`] | all rows of the store in order, to give them to another region |
 //! | [`walk`] | visiting all keys: scans, digests, flushes |
 
+pub mod changing;
 pub mod commit;
 pub mod compare;
 pub mod entry;

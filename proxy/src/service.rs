@@ -166,7 +166,7 @@ async fn open_ports(region: &Arc<Region>, identity: Option<Identity>) -> anyhow:
     let serving = Arc::clone(region);
     let sessions = tokio::spawn(async move {
         serving.confirmed().await;
-        session::listen(serving, resp).await;
+        session::accept::listen(serving, resp).await;
     });
     Ok((Ports { sessions, links, admin }, addresses))
 }

@@ -7,14 +7,18 @@
 //!
 //! | module | room of |
 //! |---|---|
+//! | [`accept`] | connections that come and go |
 //! | [`clients`] | who is connected: `CLIENT LIST`, limits, `CLIENT KILL` |
 //! | [`control`] | commands about the connection itself |
+//! | `dispatch` | from a command's name to whoever runs it |
 //! | `homed` | writes of keys that have a home |
 //! | [`transaction`] | `MULTI`, `EXEC`, `WATCH` |
 //! | `waiting` | `WAIT`, tokens |
 
+pub mod accept;
 pub mod clients;
 mod control;
+mod dispatch;
 mod homed;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -22,21 +26,19 @@ mod tests;
 mod transaction;
 mod waiting;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use meridian_conflict::clock::Dot;
-use meridian_topology::time::WallMs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::command::execute::{self, Scratch};
-use crate::command::{Command, Family, Flags, Keys, find};
+use crate::command::{Command, Family, Flags};
 use crate::region::Region;
-use crate::resp::{Args, Limits, Parsed, Parser, Protocol, ProtocolError, Reply};
+use crate::resp::{Limits, Parsed, Parser, Protocol, ProtocolError, Reply};
 use clients::Client;
 use transaction::Transaction;
 
@@ -57,9 +59,6 @@ const FINISH_COMMAND_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long a client may leave replies unread.
 const READ_REPLIES_WITHIN: Duration = Duration::from_secs(60);
-
-/// How long to wait before accepting again after that failed.
-const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// Buffers larger than this are given back when a pipeline is done.
 const KEEP_BUFFER: usize = 1 << 20;
@@ -121,82 +120,6 @@ pub struct Session {
     /// The command before.
     last: Option<&'static Command>,
     counts: [u64; Family::ALL.len()],
-}
-
-/// Accepts connections until the region drains. Returns when all of them have ended.
-pub async fn listen(region: Arc<Region>, listener: TcpListener) {
-    let mut sessions = tokio::task::JoinSet::new();
-    let drained = region.drain.notified();
-    tokio::pin!(drained);
-    drained.as_mut().enable();
-    while !region.is_draining() {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut drained => break,
-            Some(_) = sessions.join_next() => continue,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                admit(&region, stream, address, &mut sessions);
-            }
-            Err(error) => {
-                // Out of file descriptors, most likely: others must end first.
-                tracing::warn!(%error, "cannot accept a client");
-                tokio::time::sleep(ACCEPT_RETRY).await;
-            }
-        }
-    }
-    drop(listener);
-    while sessions.join_next().await.is_some() {}
-}
-
-fn admit(
-    region: &Arc<Region>,
-    stream: TcpStream,
-    address: SocketAddr,
-    sessions: &mut tokio::task::JoinSet<()>,
-) {
-    let Ok(local) = stream.local_addr() else { return };
-    let _ = stream.set_nodelay(true);
-    let max = region.settings().limits.max_clients;
-    match region.clients().enter(address, local, max) {
-        Ok(present) => {
-            let region = Arc::clone(region);
-            sessions.spawn(async move {
-                serve(region, stream, address, Arc::clone(&present.client)).await;
-            });
-        }
-        Err(refusal) => {
-            region.metrics().clients.errors.with_label_values(&["refused"]).inc();
-            let _ = stream.try_write(format!("-{refusal}\r\n").as_bytes());
-        }
-    }
-}
-
-/// Serves one connection until it ends.
-async fn serve(region: Arc<Region>, stream: TcpStream, address: SocketAddr, client: Arc<Client>) {
-    let metrics = Arc::clone(region.metrics());
-    metrics.clients.connected.inc();
-    let mut session = Session::new(region, stream, client);
-    let end = session.run().await;
-    metrics.clients.connected.dec();
-    let reason = match end {
-        End::Left | End::Asked => return,
-        End::Protocol(error) => {
-            if matches!(error, ProtocolError::HttpProbe) {
-                tracing::warn!(%address, "{error}; closed");
-            }
-            "protocol"
-        }
-        End::Limit(reason) => reason,
-        End::Io(error) => {
-            tracing::debug!(%address, %error, "a client's connection failed");
-            "io"
-        }
-        End::Log => "log",
-        End::Lease => "lease",
-    };
-    metrics.clients.errors.with_label_values(&[reason]).inc();
 }
 
 impl Session {
@@ -398,147 +321,4 @@ impl Session {
         self.output.shrink_to(KEEP_BUFFER);
         Ok(())
     }
-
-    async fn command(
-        &mut self,
-        args: Args<'_>,
-        now: WallMs,
-        first: &mut Option<Family>,
-    ) -> Result<After, End> {
-        let start = self.output.len();
-        let after = self.dispatch(args, now, first).await?;
-        if self.skip == 1 || self.silent {
-            // What was there before went out if this command had to wait.
-            self.output.truncate(if self.waited { 0 } else { start });
-        }
-        self.skip = self.skip.saturating_sub(1);
-        Ok(after)
-    }
-
-    async fn dispatch(
-        &mut self,
-        args: Args<'_>,
-        now: WallMs,
-        first: &mut Option<Family>,
-    ) -> Result<After, End> {
-        let name = args.first().unwrap_or_default();
-        let Some(command) = self.find(name) else {
-            if is_http(name) {
-                return Err(End::Protocol(ProtocolError::HttpProbe));
-            }
-            self.refuse(&unknown(args));
-            return Ok(After::Continue);
-        };
-        first.get_or_insert(command.family);
-        if let Some(count) = self.counts.get_mut(command.family as usize) {
-            *count += 1;
-        }
-        if !command.accepts(args.len()) {
-            self.refuse(&format!("ERR wrong number of arguments for '{}' command", command.name));
-            return Ok(After::Continue);
-        }
-        if !self.authenticated && !command.flags.has(Flags::NO_AUTH) {
-            self.refuse("NOAUTH Authentication required.");
-            return Ok(After::Continue);
-        }
-        let mut now = now;
-        if !matches!(command.keys, Keys::None) && self.region.is_strained() {
-            if let Some(refusal) = self.relieve(command).await? {
-                self.refuse(refusal);
-                return Ok(After::Continue);
-            }
-            now = self.region.wall();
-        }
-        if self.transaction.is_some() && !transaction::runs_at_once(command) {
-            self.queue(command, args);
-            return Ok(After::Continue);
-        }
-        if command.flags.has(Flags::SESSION) {
-            return self.control(command, args, now).await;
-        }
-        if command.flags.has(Flags::WALK) {
-            self.walk(command, args, now).await;
-            return Ok(After::Continue);
-        }
-        if self.region.keyspace().policies().has_hooks() {
-            execute::merge_ahead_of(&self.region, &mut self.scratch, command, args, self.database).await;
-        }
-        if command.flags.has(Flags::WRITE) && self.region.homes().is_active() {
-            self.homed(command, args, now).await?;
-            return Ok(After::Continue);
-        }
-        let mut reply = Reply::new(&mut self.output, self.protocol);
-        let ran =
-            execute::run(&self.region, &mut self.scratch, command, args, self.database, now, &mut reply);
-        self.note(ran);
-        Ok(After::Continue)
-    }
-
-    /// Notes what the replies have to wait for, and what was written.
-    fn note(&mut self, ran: execute::Ran) {
-        self.wait_for = self.wait_for.max(ran.wait_for);
-        if let Some(place) = ran.wrote {
-            self.last_write = Some(place.stamp.dot);
-        }
-    }
-
-    /// The command called `name`: mostly the one before, so that one is tried first.
-    fn find(&mut self, name: &[u8]) -> Option<&'static Command> {
-        if let Some(last) = self.last
-            && last.name.as_bytes().eq_ignore_ascii_case(name)
-        {
-            return Some(last);
-        }
-        self.last = find(name);
-        self.last
-    }
-
-    /// Answers with an error; inside `MULTI` the transaction is lost.
-    fn refuse(&mut self, text: &str) {
-        self.reply().error(text);
-        if let Some(transaction) = &mut self.transaction {
-            transaction.spoil();
-        }
-    }
-
-    async fn walk(&mut self, command: &'static Command, args: Args<'_>, now: WallMs) {
-        let region = Arc::clone(&self.region);
-        let start = self.output.len();
-        // What a walk shows may be as young as the log's end.
-        self.wait_for = self.wait_for.max(region.sequencer().position().1.0);
-        let mut reply = Reply::new(&mut self.output, self.protocol);
-        let outcome = crate::command::walk(&region, command, args, self.database, now, &mut reply).await;
-        if let Err(error) = outcome {
-            reply.truncate(start);
-            reply.error(&error.to_string());
-        }
-    }
-}
-
-/// Words that only browsers send first (CVE-2016-10517).
-fn is_http(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
-}
-
-/// Redis' text for a command that is not there.
-fn unknown(args: Args<'_>) -> String {
-    const SHOWN: usize = 128;
-    let clip = |word: &[u8]| {
-        let word = word.get(..SHOWN).unwrap_or(word);
-        String::from_utf8_lossy(word).replace(['\r', '\n'], " ")
-    };
-    let mut text = format!(
-        "ERR unknown command '{}', with args beginning with: ",
-        clip(args.first().unwrap_or_default())
-    );
-    let mut listed = 0;
-    for arg in args.tail(1).iter() {
-        if listed >= SHOWN {
-            break;
-        }
-        let word = clip(arg.get(..SHOWN - listed).unwrap_or(arg));
-        listed += word.len();
-        text.push_str(&format!("'{word}' "));
-    }
-    text
 }

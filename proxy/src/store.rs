@@ -17,6 +17,7 @@ use thiserror::Error;
 pub mod batch;
 #[cfg(test)]
 mod contract;
+pub mod disk;
 pub mod fjall_store;
 mod journal;
 mod marker;

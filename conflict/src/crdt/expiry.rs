@@ -75,8 +75,8 @@ impl Expiry {
         self.said != before
     }
 
-    /// Bytes of one key's expiry in memory.
+    /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        size_of::<Self>() + self.said.len() * size_of::<(Stamp, Deadline)>()
+        self.said.len() * size_of::<(Stamp, Deadline)>()
     }
 }

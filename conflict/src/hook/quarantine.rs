@@ -118,6 +118,16 @@ impl Quarantine {
         self.reason(hook).is_some()
     }
 
+    /// How many more hooks could be confined, beside those that something is known of.
+    pub fn room(&self) -> usize {
+        MAX_ENTRIES.saturating_sub(self.hooks.len())
+    }
+
+    /// Whether the hook could not be confined for want of room.
+    pub fn is_full_for(&self, hook: &[u8; 32]) -> bool {
+        self.room() == 0 && !self.hooks.contains_key(hook)
+    }
+
     /// Whether nothing is known of any hook.
     pub fn is_empty(&self) -> bool {
         self.hooks.is_empty()
@@ -153,7 +163,7 @@ impl Quarantine {
             return false;
         }
         let Entry { hook, generation, reason } = entry;
-        let is_full = self.hooks.len() >= MAX_ENTRIES;
+        let is_full = self.room() == 0;
         match self.hooks.get_mut(&hook) {
             None if is_full => false,
             None => self.hooks.insert(hook, (generation, reason)).is_none(),
@@ -278,6 +288,8 @@ mod tests {
         assert_eq!(all.entries().count(), MAX_ENTRIES);
         assert!(all.encode().len() < 512 << 10);
         assert!(!all.is_confined(&hook(MAX_ENTRIES)));
+        assert_eq!((all.room(), Quarantine::default().room()), (0, MAX_ENTRIES));
+        assert!(all.is_full_for(&hook(MAX_ENTRIES)) && !all.is_full_for(&hook(0)));
         for bad in [&b""[..], b"\x02", b"\x01\xff", &[all.encode(), vec![0]].concat()] {
             assert_eq!(Quarantine::decode(bad), Err(Malformed));
         }

@@ -77,11 +77,11 @@ impl Object {
                 self.clear(*facets, *deadline, baselines, Kind::WriteDelete, how, observer);
             }
             Effect::Deadline { at_ms } => {
-                self.expiry.get_or_insert_default().set(stamp, Deadline::At(*at_ms), seen);
+                self.sides.get_or_insert_default().expiry.set(stamp, Deadline::At(*at_ms), seen);
                 observer.head();
             }
             Effect::Persist => {
-                self.expiry.get_or_insert_default().set(stamp, Deadline::Never, seen);
+                self.sides.get_or_insert_default().expiry.set(stamp, Deadline::Never, seen);
                 observer.head();
             }
             Effect::ForgetDeadline => self.forget_deadline(seen, observer),
@@ -104,8 +104,8 @@ impl Object {
     }
 
     fn forget_deadline(&mut self, seen: Seen<'_>, observer: &mut impl Observer) {
-        if let Some(expiry) = &mut self.expiry
-            && expiry.forget(seen)
+        if let Some(sides) = &mut self.sides
+            && sides.expiry.forget(seen)
         {
             observer.head();
         }

@@ -8,14 +8,11 @@ impl Object {
     /// Brings the object into the form that its content has: after every change.
     pub(super) fn simplify(&mut self) {
         self.simplify_content();
-        self.fit_wholes();
+        self.fit_sides();
     }
 
     /// Gives up the form for several facets when one or none is left.
     fn simplify_content(&mut self) {
-        if self.expiry.as_ref().is_some_and(|e| e.is_vacant()) {
-            self.expiry = None;
-        }
         if let Content::Several(several) = &mut self.content {
             several.shown.take();
             let vacant = (

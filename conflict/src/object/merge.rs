@@ -42,8 +42,8 @@ impl Object {
         merge_sorted_set(&mut mine.sorted_set, ours, other.sorted_set(), theirs, observer);
         self.content = Content::Several(mine);
         let empty = Expiry::default();
-        let expiry = self.expiry.get_or_insert_default();
-        if expiry.merge(ours, other.expiry().unwrap_or(&empty), theirs) {
+        let theirs_said = other.expiry().unwrap_or(&empty);
+        if self.sides.get_or_insert_default().expiry.merge(ours, theirs_said, theirs) {
             observer.head();
         }
         self.forget_shown();

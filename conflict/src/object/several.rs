@@ -57,14 +57,14 @@ impl Object {
 
     /// What was kept by [`Object::keep_merged`] since the object changed last.
     pub fn merged(&self, by: &[u8; 32]) -> Option<&Object> {
-        let merged = self.wholes.as_ref()?.merged.get()?;
+        let merged = self.wholes()?.merged.get()?;
         (merged.by == *by).then_some(&*merged.shown)
     }
 
     /// Keeps what `by` makes of the values alive until the object changes, counted in `figure`. The first
     /// that is kept stays; [`Object::forget_merged`] makes room for another.
     pub fn keep_merged(&self, by: [u8; 32], shown: Object, figure: &CopyBytes) {
-        if let Some(wholes) = &self.wholes {
+        if let Some(wholes) = self.wholes() {
             // One that came first says the same, or is forgotten before the next one is made.
             let _ = wholes.merged.set(Merged::new(by, shown, figure));
         }
@@ -72,13 +72,13 @@ impl Object {
 
     /// Bytes of what [`Object::keep_merged`] keeps.
     pub fn merged_bytes(&self) -> usize {
-        self.wholes.as_ref().and_then(|wholes| wholes.merged.get()).map_or(0, |merged| merged.bytes)
+        self.wholes().and_then(|wholes| wholes.merged.get()).map_or(0, |merged| merged.bytes)
     }
 
     /// Forgets what anything but `by` has made of the values alive.
     pub fn forget_merged(&mut self, by: &[u8; 32]) {
         if self.merged(by).is_none()
-            && let Some(wholes) = &mut self.wholes
+            && let Some(wholes) = self.wholes_mut()
         {
             wholes.merged.take();
         }

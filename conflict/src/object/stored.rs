@@ -14,7 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Content, Object};
+use super::{Content, Object, Sides};
 use crate::clock::Stamp;
 use crate::crdt::set::Additions;
 use crate::crdt::{Expiry, Score};
@@ -145,12 +145,11 @@ impl Object {
         let (head, rest) = postcard::take_from_bytes::<HeadForm>(record).map_err(|_| MalformedRecord)?;
         let string = head.string.restore();
         let content = if string.is_vacant() { Content::Empty } else { Content::String(string) };
-        let expiry = (!head.expiry.is_vacant()).then(|| Box::new(head.expiry));
-        let mut object = Self { content, expiry, wholes: None };
+        let mut object = Self { content, sides: Sides::of(head.expiry) };
         if !rest.is_empty() {
             object.restore_marks(postcard::from_bytes(rest).map_err(|_| MalformedRecord)?);
         }
-        object.fit_wholes();
+        object.fit_sides();
         Ok(object)
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::{Content, Object, Several};
+use super::{Content, Object, Several, Sides};
 use crate::clock::{Stamp, VersionVector, covers};
 use crate::crdt::set::Additions;
 use crate::crdt::{Expiry, Hash, Set, SortedSet, TablePlace};
@@ -44,22 +44,37 @@ enum Winner {
     Unmarked,
 }
 
+impl Sides {
+    /// Those of an object with deadlines and nothing else.
+    pub(super) fn of(expiry: Expiry) -> Option<Box<Self>> {
+        (!expiry.is_vacant()).then(|| Box::new(Self { expiry, wholes: None }))
+    }
+}
+
 impl Object {
+    pub(super) fn wholes(&self) -> Option<&Wholes> {
+        self.sides.as_ref()?.wholes.as_deref()
+    }
+
+    pub(super) fn wholes_mut(&mut self) -> Option<&mut Wholes> {
+        self.sides.as_mut()?.wholes.as_deref_mut()
+    }
+
     /// The marks alive, by rising stamp.
     pub fn marks(&self) -> &[Stamp] {
-        self.wholes.as_ref().map_or(&[], |wholes| &wholes.marks)
+        self.wholes().map_or(&[], |wholes| &wholes.marks)
     }
 
     /// Bytes of the marks on the heap. What was computed from them is not counted: it is there only
     /// where a conflict is.
     pub(super) fn marks_bytes(&self) -> usize {
-        self.wholes.as_ref().map_or(0, |w| size_of::<Wholes>() + w.marks.len() * size_of::<Stamp>())
+        self.wholes().map_or(0, |w| size_of::<Wholes>() + w.marks.len() * size_of::<Stamp>())
     }
 
     /// The object as the policy `lww` reads it. Constant time where nothing was written under it,
     /// and after the first time until the object changes.
     pub fn under_lww(&self) -> &Object {
-        let Some(wholes) = self.wholes.as_ref().filter(|wholes| !wholes.marks.is_empty()) else {
+        let Some(wholes) = self.wholes().filter(|wholes| !wholes.marks.is_empty()) else {
             return self;
         };
         wholes.shown.get_or_init(|| self.winning_part().map(Box::new)).as_deref().unwrap_or(self)
@@ -117,15 +132,15 @@ impl Object {
                 }
             }
         }
-        let expiry = self.expiry().map(|expiry| Box::new(expiry.part(keep)));
-        let mut part = Object { content: Content::Several(Box::new(part)), expiry, wholes: None };
+        let sides = self.expiry().and_then(|expiry| Sides::of(expiry.part(keep)));
+        let mut part = Object { content: Content::Several(Box::new(part)), sides };
         part.simplify();
         part
     }
 
     /// Forgets the marks that an op's writer had seen. Every effect does this first.
     pub(super) fn see_marks(&mut self, how: Applying<'_>, observer: &mut impl Observer) {
-        let Some(wholes) = &mut self.wholes else { return };
+        let Some(wholes) = self.wholes_mut() else { return };
         wholes.forget();
         let before = wholes.marks.len();
         // Of the op's own mark the op itself has not been told.
@@ -137,7 +152,7 @@ impl Object {
 
     /// Adds the mark of an op that states the whole key.
     pub(super) fn mark(&mut self, stamp: Stamp, observer: &mut impl Observer) {
-        let wholes = self.wholes.get_or_insert_default();
+        let wholes = self.sides.get_or_insert_default().wholes.get_or_insert_default();
         wholes.forget();
         if let Err(at) = wholes.marks.binary_search(&stamp) {
             wholes.marks.insert(at, stamp);
@@ -149,23 +164,29 @@ impl Object {
     pub(super) fn restore_marks(&mut self, mut marks: Vec<Stamp>) {
         marks.sort_unstable();
         marks.dedup();
-        self.wholes = Some(Box::new(Wholes { marks, ..Wholes::default() }));
-        self.fit_wholes();
+        let wholes = Wholes { marks, ..Wholes::default() };
+        self.sides.get_or_insert_default().wholes = Some(Box::new(wholes));
+        self.fit_sides();
     }
 
     /// Forgets what was computed: the object changes.
     pub(super) fn forget_shown(&mut self) {
-        if let Some(wholes) = &mut self.wholes {
+        if let Some(wholes) = self.wholes_mut() {
             wholes.forget();
         }
     }
 
-    /// Has the room for marks and for what was computed where it is needed, and only there.
-    pub(super) fn fit_wholes(&mut self) {
-        match (&self.wholes, self.is_plural()) {
-            (None, true) => self.wholes = Some(Box::default()),
-            (Some(wholes), false) if wholes.marks.is_empty() => self.wholes = None,
-            _ => {}
+    /// Has the room for deadlines, marks and what was computed where it is needed, and only there.
+    pub(super) fn fit_sides(&mut self) {
+        let needed = self.is_plural() || !self.marks().is_empty();
+        match &mut self.sides {
+            None if needed => self.sides.get_or_insert_default().wholes = Some(Box::default()),
+            Some(sides) if needed => {
+                sides.wholes.get_or_insert_default();
+            }
+            Some(sides) if sides.expiry.is_vacant() => self.sides = None,
+            Some(sides) => sides.wholes = None,
+            None => {}
         }
     }
 
@@ -206,7 +227,9 @@ impl Object {
         if let Some(winning) = self.winning_part() {
             self.become_part(winning, observer);
         }
-        self.wholes = None;
+        if let Some(sides) = &mut self.sides {
+            sides.wholes = None;
+        }
         observer.head();
         self.simplify();
     }
@@ -247,7 +270,8 @@ impl Object {
         if self.string().is_some() {
             self.on_string(|string| *string = part.string().cloned().unwrap_or_default());
         }
-        self.expiry = part.expiry;
+        let expiry = part.sides.map(|sides| sides.expiry).unwrap_or_default();
+        self.sides.get_or_insert_default().expiry = expiry;
     }
 
     /// Where an element stands in its table, and the table's length.

@@ -1,4 +1,11 @@
-# Sends SIGHUP to the proxy when the kubelet has swapped what lies behind $1, looking every $2 seconds.
+# Sends SIGHUP to the proxy when the kubelet has swapped what lies behind one of the directories, looking every $1 seconds.
+seconds=$1
+shift
+behind() {
+  for directory in "$@"; do
+    readlink "$directory/..data"
+  done
+}
 hang_up() {
   sent=1
   for process in /proc/[0-9]*; do
@@ -8,9 +15,9 @@ hang_up() {
   done 2>/dev/null
   return $sent
 }
-seen=$(readlink "$1/..data")
-while sleep "$2"; do
-  now=$(readlink "$1/..data")
+seen=$(behind "$@")
+while sleep "$seconds"; do
+  now=$(behind "$@")
   if [ "$now" != "$seen" ] && hang_up; then
     seen=$now
     echo "the configuration has changed: sent SIGHUP"

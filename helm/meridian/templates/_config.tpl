@@ -89,6 +89,7 @@
 {{- if .Values.reload.enabled }}
 {{- $_ := unset $config "regions" }}
 {{- $_ := unset $config "homes" }}
+{{- $_ := unset $config "conflicts" }}
 {{- $_ := set $config "topology" (pick $config.topology "healAfter") }}
 {{- end }}
 {{- toJson $config | sha256sum }}

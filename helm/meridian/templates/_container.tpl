@@ -91,7 +91,7 @@ volumeMounts:
 {{- end }}
 
 {{/*
-Sends SIGHUP when the kubelet has swapped the directory of the configuration. Needs the pod's processes to be
+Sends SIGHUP when the kubelet has swapped the directory of the configuration or of the hooks. Needs the pod's processes to be
 visible to each other, and the same user.
 */}}
 {{- define "meridian.reloader" -}}
@@ -103,8 +103,11 @@ command:
   - |
     {{- .Files.Get "files/reload.sh" | trim | nindent 4 }}
   - reload
-  - /etc/meridian/config
   - {{ .Values.reload.seconds | quote }}
+  - /etc/meridian/config
+  {{- if .Values.hooks.existingConfigMap }}
+  - /etc/meridian/hooks
+  {{- end }}
 resources:
   requests: {cpu: 5m, memory: 8Mi}
   limits: {memory: 32Mi}
@@ -114,6 +117,11 @@ volumeMounts:
   - name: meridian-config
     mountPath: /etc/meridian/config
     readOnly: true
+  {{- if .Values.hooks.existingConfigMap }}
+  - name: meridian-hooks
+    mountPath: /etc/meridian/hooks
+    readOnly: true
+  {{- end }}
 {{- end }}
 
 {{/* All volumes but the one for log and store. Modes without a bit for others: the proxy refuses secrets that all can read. */}}

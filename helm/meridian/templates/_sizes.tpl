@@ -12,7 +12,7 @@
 What the process may take, in MiB: the hot objects and as much again (the bound is overstepped by a quarter under a storm
 of writes, and memory is fragmented), what ops may hold while they wait, the newest part of the log, and 512 MiB for the
 store's buffers and compaction, connections and the program. Measured: 256 MiB of objects, written as fast as clients
-could for minutes, took 971 MiB at most.
+could for minutes, took 994 MiB at most.
 */}}
 {{- define "meridian.memoryLimit" -}}
 {{- $objects := include "meridian.mebibytes" .Values.config.store.memoryMax | int64 -}}
@@ -30,14 +30,19 @@ could for minutes, took 971 MiB at most.
 {{- fail (printf "resources.limits.memory (%s) is no more than config.store.memoryMax (%s): the region would be killed; leave it empty for %dMi" $limit .Values.config.store.memoryMax $least) }}
 {{- end }}
 {{- end -}}
+{{- $request := .Values.resources.requests.memory }}
+{{- $bound := $limit | default (printf "%dMi" $least) }}
+{{- if and $request (gt (include "meridian.mebibytes" $request | int64) (include "meridian.mebibytes" $bound | int64)) }}
+{{- fail (printf "resources.requests.memory (%s) is more than the limit (%s)" $request $bound) }}
+{{- end }}
 requests:
   {{- with .Values.resources.requests.cpu }}
   cpu: {{ . | quote }}
   {{- end }}
-  memory: {{ .Values.resources.requests.memory | default (printf "%dMi" (add $objects 512)) | quote }}
+  memory: {{ $request | default (printf "%dMi" (add $objects 512)) | quote }}
 limits:
   {{- with .Values.resources.limits.cpu }}
   cpu: {{ . | quote }}
   {{- end }}
-  memory: {{ $limit | default (printf "%dMi" $least) | quote }}
+  memory: {{ $bound | quote }}
 {{- end }}

@@ -35,6 +35,21 @@
 {{- if and .Values.tls.certManager.enabled (not .Values.tls.certManager.issuerRef.name) }}
 {{- fail "tls.certManager.issuerRef.name: required" }}
 {{- end }}
+{{- $certificate := .Values.tls.certManager }}
+{{- if le (trimSuffix "h" $certificate.duration | int64) (trimSuffix "h" $certificate.renewBefore | int64) }}
+{{- fail (printf "tls.certManager.renewBefore (%s): has to be shorter than duration (%s)" $certificate.renewBefore $certificate.duration) }}
+{{- end }}
+{{- range $config.conflicts }}
+{{- if and (hasPrefix "/etc/meridian/hooks/" (.hook | default "")) (not $.Values.hooks.existingConfigMap) }}
+{{- fail (printf "config.conflicts: %s is in a ConfigMap that hooks.existingConfigMap does not name" .hook) }}
+{{- end }}
+{{- end }}
+{{- if hasPrefix "/etc/meridian" (clean $config.dataDir) }}
+{{- fail "config.dataDir: below /etc/meridian everything is read-only" }}
+{{- end }}
+{{- if eq (include "meridian.port" $config.listen.resp) (include "meridian.port" $config.listen.admin) }}
+{{- fail "config.listen: resp and admin have the same port" }}
+{{- end }}
 {{- $loopback := "^(127\\.|\\[::1\\])" }}
 {{- if and (not (regexMatch $loopback $config.listen.resp)) (not .Values.auth.existingSecret) (not $config.auth.passwordFile) }}
 {{- fail "config.listen.resp is open to the network: set auth.existingSecret (or, in a sidecar, listen on 127.0.0.1:6380)" }}

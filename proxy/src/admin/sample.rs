@@ -1,9 +1,11 @@
 //! Gauges that nobody keeps up to date: they are read where they live when somebody asks.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::View;
 use super::status::{Names, SeedingStatus, seconds_until};
+use crate::store::disk::Disk;
 
 /// Sets every sampled gauge.
 pub(super) fn take(view: &View) {
@@ -36,9 +38,24 @@ pub(super) fn take(view: &View) {
     hooks(view);
 }
 
+/// Sets the gauges of the disk, whose file system may let one wait.
+pub(super) async fn disk(view: &View) {
+    let region = Arc::clone(&view.region);
+    let asked = tokio::task::spawn_blocking(move || Disk::of(&region.settings().data_dir));
+    match asked.await.map_err(std::io::Error::other).flatten() {
+        Ok(disk) => {
+            let metrics = &view.region.metrics().store;
+            metrics.disk_available.set(gauge(disk.available_bytes));
+            metrics.disk_capacity.set(gauge(disk.capacity_bytes));
+        }
+        Err(error) => tracing::debug!(%error, "cannot measure the disk"),
+    }
+}
+
 /// A hook that no key has any more is not shown.
 fn hooks(view: &View) {
     let (metrics, active) = (view.region.metrics(), view.region.keyspace().policies().current());
+    metrics.hooks.quarantine_room.set(gauge(active.quarantine().room() as u64));
     metrics.hooks.quarantined.reset();
     for id in active.hook_ids() {
         let confined = active.quarantine().is_confined(&id.identity);

@@ -240,6 +240,9 @@ async fn metrics_are_sampled_when_asked_for() {
     };
     assert_eq!(value(&format!("meridian_applied_sequence{{origin=\"{origin}\"}}")), 1.0);
     assert!(value("meridian_oplog_bytes") > 0.0);
+    assert!(value("meridian_disk_available_bytes") > 0.0);
+    assert!(value("meridian_disk_available_bytes") <= value("meridian_disk_capacity_bytes"));
+    assert_eq!(value("meridian_hook_quarantine_room"), 1024.0);
     assert!((900.0..=1000.0).contains(&value("meridian_cert_expiry_seconds")));
     assert_eq!(value("meridian_link_up{peer=\"us\"}"), 1.0);
     assert_eq!(value("meridian_link_rtt_seconds{peer=\"us\"}"), 0.02);

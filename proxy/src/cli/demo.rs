@@ -51,10 +51,14 @@ pub struct DemoArgs {
     /// Where data is kept for the next time; a temporary directory if not given
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// More of every region's configuration, such as policies and homes; paths in it start at its directory
+    /// More of every region's configuration, such as policies and homes; paths in it start at its directory.
+    /// Without `[dev]` in it, the fault knobs are on
     #[arg(long, value_name = "FILE")]
     pub with: Option<PathBuf>,
 }
+
+/// A demo is there to be broken, by `examples/rehearse` say, and nobody but this machine reaches it.
+const FAULTS: &str = "\n[dev]\nfaults = true\n";
 
 /// More of every region's configuration.
 struct More {
@@ -66,9 +70,13 @@ struct More {
 impl More {
     fn read(file: Option<&Path>) -> anyhow::Result<Self> {
         let here = std::env::current_dir().context("cannot find the current directory")?;
-        let Some(file) = file else { return Ok(Self { text: String::new(), directory: here }) };
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let Some(file) = file else { return Ok(Self { text: FAULTS.to_owned(), directory: here }) };
+        let mut text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let directory = file.parent().map_or_else(|| here.clone(), |parent| here.join(parent));
+        // What is no TOML is told with everything else.
+        if !text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("dev")) {
+            text.push_str(FAULTS);
+        }
         Ok(Self { text, directory })
     }
 }

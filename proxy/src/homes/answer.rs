@@ -98,7 +98,7 @@ async fn claims_of(
     told: Vec<Told>,
 ) -> Answer {
     let homes = region.homes();
-    homes.compare(asker, digest);
+    homes.compare(region, asker, digest);
     let answered = change(region, move |_, book| {
         book.adopt(&told);
         let judge = |claim: &Claim| match book.seat_mut(&claim.told.keys) {

@@ -140,7 +140,7 @@ async fn hear(
     answer: Answer,
 ) {
     let Answer::Claims { digest, verdicts, told } = answer else { return };
-    region.homes().compare(member, digest);
+    region.homes().compare(region, member, digest);
     change(region, move |region, book| {
         let members = members(region);
         book.adopt(&told);

@@ -27,6 +27,15 @@ const STORED_SUMS: u8 = 16;
 /// Keys of up to so many bytes lie in the entry itself.
 const KEY_INLINE: usize = 24;
 
+/// What the store has or lacks of an entry beyond its flags.
+#[derive(Debug, Default)]
+struct Stored {
+    /// The deadline that the store has a row for.
+    due: Option<u64>,
+    /// Elements whose rows in the store are behind.
+    marks: Option<Box<Marks>>,
+}
+
 /// A key and its object.
 #[derive(Debug)]
 pub struct Entry {
@@ -37,10 +46,8 @@ pub struct Entry {
     hash: u64,
     /// The log position of the last op that changed it.
     pub(super) changed: u64,
-    /// One past the deadline that the store has a row for; zero for none.
-    stored_due: u64,
-    /// Elements whose rows in the store are behind.
-    marks: Option<Box<Marks>>,
+    /// What the store needs to know of few: one pointer keeps all others small.
+    stored: Option<Box<Stored>>,
     /// When it was last used, on the keyspace's clock.
     used: AtomicU32,
     /// Tells this life of the table of elements from others; see [`super::Keyspace::next_generation`].
@@ -56,8 +63,7 @@ impl Entry {
             object: Object::default(),
             hash: key.hash,
             changed: 0,
-            stored_due: 0,
-            marks: None,
+            stored: None,
             used: AtomicU32::new(0),
             generation,
             database: key.database,
@@ -148,15 +154,16 @@ impl Entry {
 
     /// The object, to be changed, and the marks to note its elements in.
     pub(super) fn parts(&mut self) -> (&mut Object, ElementMarks<'_>) {
-        (&mut self.object, ElementMarks(&mut self.marks))
+        (&mut self.object, ElementMarks(&mut self.stored))
     }
 
     /// Begins to take out what is dirty and calls the entry clean. Returns whether the head is to be
     /// written; the elements follow by [`Entry::next_mark`].
     pub(super) fn begin_taking(&mut self) -> bool {
-        let head = self.flags & (HEAD_DIRTY | STORED) != STORED || self.marks.is_some();
+        let marks = self.stored.as_mut().and_then(|stored| stored.marks.as_mut());
+        let head = self.flags & (HEAD_DIRTY | STORED) != STORED || marks.is_some();
         self.flags &= !(DIRTY | HEAD_DIRTY);
-        if let Some(marks) = &mut self.marks {
+        if let Some(marks) = marks {
             marks.begin();
         }
         head
@@ -164,10 +171,12 @@ impl Entry {
 
     /// The next element to be taken out, `None` when all are.
     pub(super) fn next_mark(&mut self) -> Option<Mark> {
-        let marks = self.marks.as_mut()?;
+        let stored = self.stored.as_mut()?;
+        let marks = stored.marks.as_mut()?;
         let next = marks.next();
         if next.is_none() && marks.is_quiet() {
-            self.marks = None;
+            stored.marks = None;
+            self.fit_stored();
         }
         next
     }
@@ -182,11 +191,20 @@ impl Entry {
 
     /// The deadline that the store has a row for.
     pub(super) fn stored_due(&self) -> Option<u64> {
-        self.stored_due.checked_sub(1)
+        self.stored.as_ref()?.due
     }
 
     pub(super) fn set_stored_due(&mut self, at_ms: Option<u64>) {
-        self.stored_due = at_ms.map_or(0, |at_ms| at_ms.saturating_add(1));
+        if at_ms.is_some() || self.stored.is_some() {
+            self.stored.get_or_insert_default().due = at_ms;
+            self.fit_stored();
+        }
+    }
+
+    fn fit_stored(&mut self) {
+        if self.stored.as_ref().is_some_and(|stored| stored.due.is_none() && stored.marks.is_none()) {
+            self.stored = None;
+        }
     }
 
     /// Whether it holds what nothing shows: sums of counters, or a deadline alone; or what may have lost
@@ -215,11 +233,12 @@ impl Entry {
 }
 
 /// Where changes of elements are noted; memory is taken with the first.
-pub(super) struct ElementMarks<'a>(&'a mut Option<Box<Marks>>);
+pub(super) struct ElementMarks<'a>(&'a mut Option<Box<Stored>>);
 
 impl ElementMarks<'_> {
     pub(super) fn note(&mut self, facet: Facet, element: &[u8], place: TablePlace) {
-        self.0.get_or_insert_default().note(facet, element, place);
+        let stored = self.0.get_or_insert_default();
+        stored.marks.get_or_insert_default().note(facet, element, place);
     }
 }
 
@@ -238,5 +257,16 @@ impl Eq for Slot {}
 impl Hash for Slot {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.0.hash);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_fits_a_size_that_allocators_have() {
+        // The next is 160.
+        assert!(size_of::<Entry>() <= 128, "{}", size_of::<Entry>());
     }
 }

@@ -11,7 +11,7 @@ use meridian_conflict::object::ALL_FACETS;
 use meridian_conflict::object::Applying;
 use meridian_conflict::op::{Change, Effect, ElementBaseline, KeyBaseline, MalformedBody, changes};
 
-use super::locked::Applied;
+use super::changing::Applied;
 use super::{KeyRef, Keyspace, Locked, load};
 use crate::store::StoreError;
 use crate::store::row::{self, RowKey};

@@ -1,6 +1,6 @@
 //! Merge hooks, and whether they answer alike everywhere.
 
-use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, exponential_buckets};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, exponential_buckets};
 
 use super::builder::Builder;
 
@@ -16,6 +16,8 @@ pub struct HookMetrics {
     pub quarantined: IntGaugeVec,
     /// `hook_quarantines_total{hook}`.
     pub quarantines: IntCounterVec,
+    /// `hook_quarantine_room`: sampled.
+    pub quarantine_room: IntGauge,
     /// `hook_answers_compared_total`.
     pub answers_compared: IntCounter,
     /// `hook_answers_unasked_total`.
@@ -46,6 +48,10 @@ impl HookMetrics {
                 "hook_quarantines_total",
                 "Times that a merge hook was put in quarantine.",
                 &["hook"],
+            )?,
+            quarantine_room: build.gauge(
+                "hook_quarantine_room",
+                "Hooks that could still be put in quarantine; without room one that answers in two ways goes on.",
             )?,
             answers_compared: build.counter(
                 "hook_answers_compared_total",

@@ -16,6 +16,10 @@ pub struct StoreMetrics {
     pub store_errors: IntCounter,
     /// `evicted_objects_total`.
     pub evicted_objects: IntCounter,
+    /// `disk_available_bytes`: sampled.
+    pub disk_available: IntGauge,
+    /// `disk_capacity_bytes`: sampled.
+    pub disk_capacity: IntGauge,
     /// `memory_bytes{part}`.
     pub memory_bytes: IntGaugeVec,
     /// `tombstones`.
@@ -37,6 +41,11 @@ impl StoreMetrics {
             store_errors: build.counter("store_errors_total", "Commits that the store refused.")?,
             evicted_objects: build
                 .counter("evicted_objects_total", "Objects that left memory; the store has them.")?,
+            disk_available: build.gauge(
+                "disk_available_bytes",
+                "What may still be written to the disk of data_dir, where log and store are.",
+            )?,
+            disk_capacity: build.gauge("disk_capacity_bytes", "Size of the disk of data_dir.")?,
             memory_bytes: build.gauges("memory_bytes", "Bytes in memory by part.", &["part"])?,
             tombstones: build.gauge(
                 "tombstones",

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use meridian_conflict::clock::RegionId;
 use meridian_topology::graph::RegionName;
 
 use super::Region;
@@ -58,6 +59,13 @@ impl Membership {
     /// That of `settings`.
     pub fn of(settings: &Settings) -> Self {
         Self { topology: settings.topology.clone(), regions: settings.regions.clone() }
+    }
+
+    /// A region's name for people; its number in hexadecimal if it is not configured any more.
+    pub fn name_of(&self, region: RegionId) -> String {
+        let mut names = self.regions.keys();
+        let name = names.find(|name| RegionId::of(name.as_str()) == region);
+        name.map_or_else(|| format!("{:08x}", region.0), ToString::to_string)
     }
 
     fn role(&self, region: &RegionName) -> Role {

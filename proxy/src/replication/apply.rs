@@ -10,7 +10,7 @@ use meridian_conflict::op::{Header, Op};
 use prometheus::Histogram;
 
 use crate::keyspace::Locked;
-use crate::keyspace::locked::Applied;
+use crate::keyspace::changing::Applied;
 use crate::keyspace::walk::ApplyError;
 use crate::region::Region;
 use crate::region::foreign::{Survey, survey};

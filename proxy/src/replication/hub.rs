@@ -115,6 +115,8 @@ pub(super) struct Hub {
     questions: mpsc::Sender<Waiting>,
     /// Answers of hooks that were equal in two regions, as the metric says.
     compared: u64,
+    /// Whether it was said that the quarantine is full.
+    told_full: bool,
 }
 
 /// Runs the links of a region until it drains.
@@ -249,6 +251,7 @@ impl Hub {
             clock: KeptClock::of(&region),
             questions,
             compared: 0,
+            told_full: false,
             region,
         }
     }
@@ -367,7 +370,7 @@ impl Hub {
 
     fn trouble(&mut self, peer: RegionId, error: String) {
         if self.troubles.get(&peer) != Some(&error) {
-            tracing::warn!(peer = self.name(peer), error, "link");
+            tracing::warn!(peer = self.name(peer), error, "link error");
             self.troubles.insert(peer, error);
         }
     }

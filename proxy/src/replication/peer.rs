@@ -347,30 +347,27 @@ async fn accept_questions(connection: quinn::Connection, peer: RegionId, region:
             let Ok(Ok(Some(question))) = tokio::time::timeout(QUESTION_WITHIN, input.next()).await else {
                 return;
             };
+            let name = || region.membership().name_of(peer);
             if Head::is_one(&question) {
                 if let Err(error) = homes::answer::answer(&region, peer, &question, input, send).await {
-                    tracing::debug!(
-                        peer = format!("{:08x}", peer.0),
-                        error,
-                        "a question about homes broke off"
-                    );
+                    tracing::debug!(peer = name(), error, "a question about homes broke off");
                 }
                 return;
             }
             if Ask::is_one(&question) {
                 if let Err(error) = entropy::answer::answer(&region, peer, question, send).await {
-                    tracing::debug!(peer = format!("{:08x}", peer.0), %error, "a comparison broke off");
+                    tracing::debug!(peer = name(), %error, "a comparison broke off");
                 }
                 return;
             }
             // Nobody closes the semaphore.
             let Ok(_turn) = giving.acquire().await else { return };
-            tracing::info!(peer = format!("{:08x}", peer.0), "giving our state to a peer");
+            tracing::info!(peer = name(), "giving our state to a peer");
             let pace = seed::Pace::of(&region.settings().seed);
             let _ = send.set_priority(SEED_PRIORITY);
             match seed::donor::donate_to(&region, peer, pace, &question, input, send).await {
-                Ok(()) => tracing::info!(peer = format!("{:08x}", peer.0), "gave our state to a peer"),
-                Err(error) => tracing::warn!(%error, "giving our state to a peer broke off"),
+                Ok(()) => tracing::info!(peer = name(), "gave our state to a peer"),
+                Err(error) => tracing::warn!(peer = name(), %error, "giving our state to a peer broke off"),
             }
         });
     }

@@ -66,7 +66,7 @@ pub(super) async fn watch_files(
                     let days =
                         identity.not_after.duration_since(SystemTime::now()).unwrap_or_default().as_secs()
                             / 86_400;
-                    tracing::info!(days, "a new certificate is in force");
+                    tracing::info!(days, "renewed the certificate");
                     region.metrics().links.cert_renewals.with_label_values(&["renewed"]).inc();
                     region.certificate().set_end(identity.not_after);
                     region.certificate().set_trouble(None);
@@ -81,7 +81,7 @@ pub(super) async fn watch_files(
 fn refused(region: &Region, error: &str) {
     tracing::error!(
         error,
-        "the certificate files have changed and cannot be used; the former certificate stays in force"
+        "refused to renew the certificate: its files cannot be used, the former one stays in force"
     );
     region.metrics().links.cert_renewals.with_label_values(&["refused"]).inc();
     region.certificate().set_trouble(Some(error.to_owned()));

@@ -59,7 +59,7 @@ impl Server {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        runtime.spawn(super::listen(Arc::clone(&region), listener));
+        runtime.spawn(super::accept::listen(Arc::clone(&region), listener));
         Self { region, threads: Some(threads), runtime: Some(runtime), address, _directory: directory, disk }
     }
 

@@ -23,6 +23,7 @@ use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, Pi
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable};
 use parking_lot::{Mutex, RwLock};
 
+use super::disk::Disk;
 use super::{Batch, RowRange, Store, StoreError, StoreFigures, Visit, journal, marker, row};
 
 #[cfg(test)]
@@ -191,8 +192,7 @@ impl FjallStore {
 
     /// Whether the disk has room for what fjall may need soon. A disk that does not say has.
     fn has_room(&self) -> bool {
-        !rustix::fs::statvfs(&self.path)
-            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_BYTES)
+        !Disk::of(&self.path).is_ok_and(|disk| disk.available_bytes < ROOM_BYTES)
     }
 
     fn reopen(&self) -> Result<(), StoreError> {

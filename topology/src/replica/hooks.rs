@@ -100,6 +100,8 @@ impl<B: AsRef<[u8]>> Replica<B> {
                     let confined: Vec<Entry> =
                         self.quarantine.entries().filter(|entry| entry.hook == hook).collect();
                     self.gossip(&confined, None);
+                } else if self.quarantine.is_full_for(&hook) {
+                    self.effects.push_back(Effect::Notice(Notice::QuarantineFull { hook }));
                 }
                 false
             }
@@ -107,8 +109,17 @@ impl<B: AsRef<[u8]>> Replica<B> {
     }
 
     fn learn(&mut self, entries: impl IntoIterator<Item = Entry>, from: Option<RegionId>) {
-        let news: Vec<Entry> =
-            entries.into_iter().filter(|entry| self.quarantine.join(entry.clone())).collect();
+        let (mut news, mut left_out) = (Vec::new(), None);
+        for entry in entries {
+            if self.quarantine.join(entry.clone()) {
+                news.push(entry);
+            } else if entry.reason.is_some() && self.quarantine.is_full_for(&entry.hook) {
+                left_out = Some(entry.hook);
+            }
+        }
+        if let Some(hook) = left_out {
+            self.effects.push_back(Effect::Notice(Notice::QuarantineFull { hook }));
+        }
         if !news.is_empty() {
             self.gossip(&news, from);
         }

@@ -163,6 +163,11 @@ pub enum Notice {
     PoliciesHeard,
     /// A hook was confined or released: [`super::Replica::quarantine`].
     QuarantineHeard,
+    /// A hook that had to be confined is not: there is no room for more.
+    QuarantineFull {
+        /// Which hook.
+        hook: [u8; 32],
+    },
     /// A member was not heard of for its lease, and is left out of what is stable.
     Fenced {
         /// Which region.

@@ -196,21 +196,25 @@ impl Hub {
             Notice::Heard { peer } => tracing::info!(peer = self.name(*peer), "a neighbour is heard again"),
             Notice::Fenced { region } => tracing::error!(
                 region = self.name(*region),
-                "not heard of for log.retention: fenced, the others go on without it"
+                "fenced a region: not heard of for log.retention, the others go on without it"
             ),
             Notice::Unfenced { region } => {
-                tracing::info!(region = self.name(*region), "heard of again and caught up: fenced no more");
+                tracing::info!(
+                    region = self.name(*region),
+                    "a region is fenced no more: heard of again and caught up"
+                );
             }
             Notice::Rerouted(Reroute { region, from, to, why }) => {
                 let name = |region: &Option<RegionId>| region.map_or("nobody".to_owned(), |id| self.name(id));
                 let (from, to) = (name(from), name(to));
-                tracing::info!(origin = self.name(*region), from, to, ?why, "ops take another way");
+                tracing::info!(origin = self.name(*region), from, to, ?why, "rerouted: ops take another way");
             }
             Notice::DigestsDiffer { peer, topology, policies } => {
                 tracing::error!(peer = self.name(*peer), topology, policies, "configurations differ");
             }
             Notice::PoliciesHeard => self.compare_policies(),
             Notice::QuarantineHeard => self.heed_quarantine(),
+            Notice::QuarantineFull { hook } => self.quarantine_is_full(hook),
             Notice::SecondHolder { peer } => {
                 tracing::error!(peer = self.name(*peer), "this region runs twice; the second is refused");
             }

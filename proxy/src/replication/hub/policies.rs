@@ -1,10 +1,12 @@
 //! Telling the other regions which policies this one has and what its hooks answered, and hearing theirs.
 
 use meridian_conflict::clock::RegionId;
+use meridian_conflict::hook::quarantine::MAX_ENTRIES;
 use meridian_conflict::policy::PolicyTable;
 use meridian_topology::ledger::Waiting;
 
 use super::Hub;
+use crate::policies::book::hex;
 use crate::policies::witness::Note;
 
 impl Hub {
@@ -48,6 +50,17 @@ impl Hub {
     pub(super) fn heed_quarantine(&self) {
         let known = self.replica.quarantine().entries();
         self.region.policies().learn(known, self.region.keyspace().policies());
+    }
+
+    /// Says once that a hook goes on although it answers in two ways.
+    pub(super) fn quarantine_is_full(&mut self, hook: &[u8; 32]) {
+        if !std::mem::replace(&mut self.told_full, true) {
+            tracing::error!(
+                identity = hex(hook),
+                most = MAX_ENTRIES,
+                "the quarantine is full: a hook that gave two answers to one question goes on, and others will"
+            );
+        }
     }
 
     /// Has a hook asked here that was asked elsewhere, unless too many wait.

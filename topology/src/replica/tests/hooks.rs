@@ -1,6 +1,6 @@
 //! Answers of hooks go round, and what differs is confined everywhere.
 
-use meridian_conflict::hook::quarantine::{KEY_BYTES, Quarantine};
+use meridian_conflict::hook::quarantine::{Entry, KEY_BYTES, MAX_ENTRIES, Quarantine, Reason};
 use meridian_conflict::hook::question::Subject;
 
 use super::*;
@@ -216,6 +216,32 @@ fn h1_a_new_link_tells_of_the_quarantine() {
     assert_eq!(sent(&effects, |control| matches!(control, Control::Quarantine(_))), 1);
     late.handle_quarantine(&known);
     assert!(drain(&mut late).is_empty(), "no news");
+}
+
+#[test]
+fn h1_a_full_quarantine_says_so() {
+    let reason = |at| Reason::new(at, (0, b"k", &Subject::String), 1, [(id("eu"), 1), (id("us"), 2)]);
+    let entry = |n: usize| {
+        let mut hook = [1; 32];
+        hook[..8].copy_from_slice(&n.to_le_bytes());
+        Entry { hook, generation: 1, reason: Some(reason(1)) }
+    };
+    let mut eu = replica("eu", &["us"]);
+    greet(&mut eu, "us", 1, hello("us", 1));
+    let tell = |eu: &mut Rep, entries| {
+        eu.handle_control(NOW, WALL, id("us"), 1, Control::Quarantine(entries));
+        drain(eu)
+    };
+    let full = |hook| Effect::Notice(Notice::QuarantineFull { hook });
+    let effects = tell(&mut eu, (0..MAX_ENTRIES).map(entry).collect());
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Notice(Notice::QuarantineFull { .. }))));
+    let more = entry(MAX_ENTRIES);
+    assert_eq!(tell(&mut eu, vec![more.clone()]), [full(more.hook)]);
+    assert!(tell(&mut eu, vec![entry(0)]).is_empty(), "known already");
+    for answer in [1, 2] {
+        eu.handle_answer(NOW, WALL, HOOK, 0, answered("eu", 5, answer));
+    }
+    assert!(drain(&mut eu).contains(&full(HOOK)));
 }
 
 #[test]
