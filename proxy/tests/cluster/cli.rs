@@ -138,7 +138,7 @@ fn serve_ends_in_order_on_sigterm_and_sigint() {
 }
 
 /// A region alone, ready, with its admin server's address and its RESP port.
-fn start_alone(directory: &Path) -> (Running, String, u16) {
+pub(crate) fn start_alone(directory: &Path) -> (Running, String, u16) {
     let (admin, resp) = (free_port(), free_port());
     let path = config(
         directory,
@@ -177,6 +177,41 @@ fn status_watch_shows_again_and_outlives_the_region() {
     assert!(!watch.wait().success());
     region.signal("TERM");
     assert_eq!(region.wait().code(), Some(0));
+}
+
+#[test]
+fn cli_status_of_nobody_says_what_to_look_at() {
+    let url = format!("http://127.0.0.1:{}", free_port());
+    let output = run(&["status", "--admin", &url]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    assert!(
+        told.contains(&url) && told.contains("is the region running, and is this its listen.admin?"),
+        "{told}"
+    );
+}
+
+#[test]
+fn cli_words_that_are_nearly_right_are_guessed() {
+    for (wrong, guess) in [
+        (["chekc", "--config", "a"].as_slice(), "check"),
+        (&["status", "--wach"], "--watch"),
+        (&["demo", "--topology", "rign"], "ring"),
+        (&["completions", "bahs"], "bash"),
+    ] {
+        let output = run(wrong);
+        assert_eq!(output.status.code(), Some(64), "{wrong:?}");
+        let told = text(&output.stderr);
+        assert!(told.contains("similar") && told.contains(&format!("'{guess}'")), "{told}");
+    }
+}
+
+#[test]
+fn cli_completions_are_printed_for_each_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(&["completions", shell]);
+        assert!(output.status.success() && text(&output.stdout).contains("meridian"), "{shell}");
+    }
 }
 
 #[test]

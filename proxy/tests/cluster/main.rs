@@ -40,3 +40,4 @@ mod rotation;
 mod storm;
 mod tokens;
 mod values;
+mod watch;
