@@ -25,7 +25,7 @@ pub mod units;
 mod tests;
 
 pub use error::{ConfigError, ConfigErrors, FileProblem, Problem};
-pub use files::read_token;
+pub use files::{read_password, read_token};
 pub use settings::Settings;
 
 use std::path::Path;

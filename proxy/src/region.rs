@@ -54,6 +54,7 @@ use crate::policies::book::Book;
 use crate::replication::entropy::Entropy;
 use crate::sequencer::{AppliedMark, Sequencer};
 use crate::session::clients::Clients;
+use crate::session::password::Password;
 use crate::store::StoreError;
 use membership::Membership;
 
@@ -86,6 +87,7 @@ pub struct Region {
     anew: Notify,
     settled: Arc<Mutex<reaper::Settled>>,
     clients: Arc<Clients>,
+    password: Option<Password>,
     /// The fault knobs, where they are configured.
     faults: Option<Faults>,
     /// Woken when more has been applied here, or is known to be durable elsewhere.
@@ -170,6 +172,11 @@ impl Region {
     /// Who is connected.
     pub fn clients(&self) -> &Arc<Clients> {
         &self.clients
+    }
+
+    /// What clients have to say first, if anything.
+    pub fn password(&self) -> Option<&Password> {
+        self.password.as_ref()
     }
 
     /// The fault knobs, if `[dev] faults` is on.

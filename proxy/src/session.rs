@@ -12,6 +12,7 @@
 //! | [`control`] | commands about the connection itself |
 //! | `dispatch` | from a command's name to whoever runs it |
 //! | `homed` | writes of keys that have a home |
+//! | [`password`] | what clients have to say first |
 //! | [`transaction`] | `MULTI`, `EXEC`, `WATCH` |
 //! | `waiting` | `WAIT`, tokens |
 
@@ -20,6 +21,7 @@ pub mod clients;
 mod control;
 mod dispatch;
 mod homed;
+pub mod password;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::status::seconds_until;
 use crate::region::Region;
+use crate::session::password::Password;
 
 /// A certificate that ends sooner than this is warned of.
 const CERT_WARNING: Duration = Duration::from_secs(30 * 86_400);
@@ -23,6 +24,9 @@ pub(super) fn of(region: &Region) -> Vec<String> {
     }
     if let Some(trouble) = region.certificate().trouble() {
         warnings.push(format!("the certificate files were changed and are not in force: {trouble}"));
+    }
+    if let Some(trouble) = region.password().and_then(Password::trouble) {
+        warnings.push(format!("auth.password_file {trouble}: the former password stays in force"));
     }
     if let Some(end) = region.certificate().end() {
         let left = seconds_until(end, SystemTime::now());

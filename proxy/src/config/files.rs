@@ -23,7 +23,10 @@ pub(super) fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, FileProble
 }
 
 /// Reads a password, less one newline at its end.
-pub(super) fn read_password(path: &Path) -> Result<Secret, FileProblem> {
+///
+/// # Errors
+/// [`FileProblem`]
+pub fn read_password(path: &Path) -> Result<Secret, FileProblem> {
     read_secret(path, MAX_PASSWORD_BYTES).map(Secret::new)
 }
 

@@ -23,7 +23,7 @@ the rest means. Unknown keys are errors. Relative paths start at the file's dire
 well (`500ms`, `24h`).
 
 A key that says *reload* is put in force by SIGHUP or `POST /reload`, all of them or none; any other change is refused then, and waits for a
-restart. What a file holds (certificates, tokens, modules) may change without its key: certificates are watched, tokens are read whenever they are needed, modules at a reload.
+restart. What a file holds (certificates, tokens, passwords, modules) may change without its key: certificates are watched, tokens and passwords are read whenever they are needed, modules at a reload.
 
 In Helm's values every key lies below `config`, in camelCase: `store.memory_max` is `config.store.memoryMax`.
 

@@ -87,9 +87,9 @@ pub enum MetricsAccess {
 /// `[auth]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
-    /// Where the password was read from.
+    /// Where the password is read from whenever a client says one.
     pub password_file: PathBuf,
-    /// What `AUTH` must say.
+    /// What it held when the configuration was read.
     pub password: Secret,
 }
 

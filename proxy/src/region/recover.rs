@@ -34,6 +34,7 @@ use crate::oplog::{self, LogError, Lsn, Opened, Recovery, Tail, WriterThread};
 use crate::policies::book::Book;
 use crate::policies::load::load_versioned;
 use crate::sequencer::{AppliedMark, Sequencer, read_record};
+use crate::session::password::Password;
 use crate::store::{FjallOptions, FjallStore, Store};
 
 /// The op log's place in the data directory.
@@ -204,6 +205,7 @@ impl Region {
             membership: watch::Sender::new(Arc::new(Membership::of(&settings))),
             follower: AtomicBool::new(settings.role() == Role::Follower),
             config_file: OnceLock::new(),
+            password: settings.auth.as_ref().map(Password::of),
             settings,
             keyspace,
             sequencer,

@@ -86,8 +86,8 @@ impl Session {
     async fn check_password(&mut self, user: Option<&[u8]>, password: &[u8]) -> Result<(), &'static str> {
         let region = std::sync::Arc::clone(&self.region);
         let right_user = user.is_none_or(|user| user == b"default");
-        let right = match &region.settings().auth {
-            Some(auth) => auth.password.matches(password) && right_user,
+        let right = match region.password() {
+            Some(known) => known.matches(password).await && right_user,
             None if user.is_none() => {
                 return Err("ERR AUTH <password> called without any password configured for the default \
                             user. Are you sure your configuration is correct?");

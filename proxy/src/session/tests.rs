@@ -17,13 +17,14 @@ use crate::resp::scan::ScanLimits;
 use crate::resp::{Value, request, value};
 
 mod disk;
+mod password;
 
 struct Server {
     region: Arc<Region>,
     threads: Option<Threads>,
     runtime: Option<tokio::runtime::Runtime>,
     address: SocketAddr,
-    _directory: Arc<TempDir>,
+    directory: Arc<TempDir>,
     disk: Option<SimDisk>,
 }
 
@@ -60,7 +61,7 @@ impl Server {
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         runtime.spawn(super::accept::listen(Arc::clone(&region), listener));
-        Self { region, threads: Some(threads), runtime: Some(runtime), address, _directory: directory, disk }
+        Self { region, threads: Some(threads), runtime: Some(runtime), address, directory, disk }
     }
 
     /// Waits for what the log's writer or another session is about to do.

@@ -1,4 +1,5 @@
-//! The admin server's token from outside: what commands make of it, and that no secret is ever said.
+//! The admin server's token and the clients' password from outside: what commands make of the one, that the other may
+//! be replaced, and that no secret is ever said.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -78,6 +79,51 @@ fn commands_take_the_token_from_a_file() {
     write_secret(cluster.directory(), "token", "another");
     assert!(ask(&url, "conflicts", Some(&right)).0);
     assert!(ask(&url, "hook replay json-merge", Some(&wrong)).1.contains("does not know the token in "));
+}
+
+/// By a rename, as an operator's tools and a Secret that is swapped do it.
+#[test]
+fn s2_a_replaced_password_needs_no_restart() {
+    const NEXT: &str = "open-sesame-next";
+    let cluster = start(Cluster::prepare(Options {
+        extra: "[auth]\npassword_file = \"password\"\n".to_owned(),
+        ..Options::new(Shape::Mesh, 2)
+    }));
+    let says = |i: usize, password: &str| {
+        let mut client = Client::connect(cluster.resp_address(i)).unwrap();
+        client.call(&["AUTH", password]).text() == Some("OK")
+    };
+    let mut connected = Client::connect(cluster.resp_address(0)).unwrap();
+    connected.ok(&["AUTH", PASSWORD]);
+    let replace = |password: &str| {
+        write_secret(cluster.directory(), "next", password);
+        let [from, to] = ["next", "password"].map(|name| cluster.directory().join(name));
+        fs::rename(from, to).unwrap();
+    };
+    replace(NEXT);
+    for i in cluster.all() {
+        assert!(says(i, NEXT) && !says(i, PASSWORD), "{}", cluster.name(i));
+    }
+    connected.ok(&["SET", "key", "still connected"]);
+    // What cannot be used changes nothing, and is said once.
+    replace("");
+    for _ in 0..3 {
+        assert!(says(0, NEXT) && !says(0, PASSWORD) && !says(0, ""));
+    }
+    let warnings = cluster.status(0)["warnings"].to_string();
+    assert!(
+        warnings.contains("auth.password_file is empty: the former password stays in force"),
+        "{warnings}"
+    );
+    connected.ok(&["SET", "key", "still connected"]);
+    replace(PASSWORD);
+    assert!(says(0, PASSWORD) && !says(0, NEXT));
+    assert_eq!(cluster.status(0)["warnings"].to_string().matches("password").count(), 0);
+    let count = |line: &str| cluster.log(0).matches(line).count();
+    wait_for("both changes in the log", PATIENCE, || {
+        (count("another password is in force") == 2).then_some(())
+    });
+    assert_eq!(count("auth.password_file cannot be used"), 1);
 }
 
 /// Neither what is right nor what was nearly right, which somebody may have mistyped.
