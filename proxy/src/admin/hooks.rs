@@ -138,8 +138,10 @@ pub(super) async fn release(State(view): State<View>, RawQuery(query): RawQuery)
     };
     let region = view.region;
     let asked = name.clone();
-    let released =
-        tokio::task::spawn_blocking(move || region.policies().release(&asked, region.keyspace().policies()));
+    let released = tokio::task::spawn_blocking(move || {
+        let members = region.membership();
+        region.policies().release(&asked, region.keyspace().policies(), &|id| members.name_of(id))
+    });
     match released.await {
         Ok(released) if released.is_empty() => {
             let error = format!("no hook in force that is called {name:?} is in quarantine");

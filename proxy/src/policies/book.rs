@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use meridian_conflict::clock::RegionId;
 use meridian_conflict::hook::quarantine::{Entry, Quarantine};
 use meridian_conflict::policy::{HookId, PolicyTable};
 use parking_lot::Mutex;
@@ -23,6 +24,9 @@ pub struct Book {
     file: QuarantineFile,
     metrics: Arc<Metrics>,
 }
+
+/// What people call a region.
+pub type NameOf<'a> = &'a dyn Fn(RegionId) -> String;
 
 struct Pages {
     others: Vec<PolicyTable>,
@@ -107,7 +111,7 @@ impl Book {
     }
 
     /// Takes over what is known elsewhere of hooks in quarantine, and keeps it. Blocks on the disk if it is news.
-    pub fn learn(&self, entries: impl IntoIterator<Item = Entry>, policies: &Policies) {
+    pub fn learn(&self, entries: impl IntoIterator<Item = Entry>, policies: &Policies, names: NameOf<'_>) {
         let mut news = Vec::new();
         self.quarantine.send_if_modified(|known| {
             let mut set = (**known).clone();
@@ -121,24 +125,24 @@ impl Book {
         if let Err(error) = self.file.store(&self.quarantine()) {
             tracing::error!(%error, "cannot keep which hooks are in quarantine; a restart asks the neighbours");
         }
-        news.iter().for_each(|entry| self.tell(entry));
+        news.iter().for_each(|entry| self.tell(entry, names));
         self.enforce(policies);
     }
 
     /// Releases the hooks in force that are called `name`, or have this identity in hexadecimal, in all regions.
     /// Returns those that were in quarantine. Blocks on the disk.
-    pub fn release(&self, name: &str, policies: &Policies) -> Vec<HookId> {
+    pub fn release(&self, name: &str, policies: &Policies, names: NameOf<'_>) -> Vec<HookId> {
         let (active, mut set) = (policies.current(), (*self.quarantine()).clone());
         let meant = |id: &&HookId| &*id.name == name || hex(&id.identity) == name;
         let ids = active.hook_ids().into_iter().filter(meant);
         let released: Vec<HookId> = ids.filter(|id| set.release(id.identity)).cloned().collect();
         if !released.is_empty() {
-            self.learn(set.entries(), policies);
+            self.learn(set.entries(), policies, names);
         }
         released
     }
 
-    fn tell(&self, entry: &Entry) {
+    fn tell(&self, entry: &Entry, names: NameOf<'_>) {
         let hooks = &self.pages.lock().hooks;
         let identity = hex(&entry.hook);
         let name = hooks.get(&entry.hook).map_or(identity.as_str(), |hook| &hook.id().name);
@@ -147,7 +151,7 @@ impl Book {
             Some(reason) => {
                 self.metrics.hooks.quarantines.with_label_values(&[name]).inc();
                 let [(one, _), (other, _)] = reason.answers;
-                let regions = format!("{:08x} and {:08x}", one.0, other.0);
+                let regions = format!("{} and {}", names(one), names(other));
                 tracing::error!(
                     hook = name,
                     identity,

@@ -94,6 +94,16 @@ fn h1_a_hook_that_answers_otherwise_in_one_region_is_in_quarantine_everywhere() 
             assert!(told.iter().any(|w| w.as_str().unwrap().contains("in quarantine")), "{told:?}");
             let counted = cluster.metric(i, "meridian_hook_quarantines_total", &[("hook", NAME)]);
             assert!(counted >= 1.0);
+            let contrary = cluster.name(1);
+            wait_for("the log to name the regions", PATIENCE, || {
+                let log = cluster.log(i);
+                let line = log.lines().find(|line| line.contains("two answers to one question"))?;
+                let names = |other: &str| {
+                    line.contains(&format!("\"{other} and {contrary}\""))
+                        || line.contains(&format!("\"{contrary} and {other}\""))
+                };
+                cluster.all().any(|other| names(cluster.name(other))).then_some(())
+            });
         }
         cluster.await_converged(PATIENCE);
         is_idle(&cluster);

@@ -129,7 +129,9 @@ async fn h1_a_confined_hook_falls_back_at_once_and_is_asked_again_once_released(
     let mut set = (*region.policies().quarantine()).clone();
     let both = [(RegionId(1), 1), (RegionId(2), 2)];
     assert!(set.confine(id.identity, 0, Reason::new(1, (0, b"max:k", &Subject::String), 1, both)));
-    region.policies().learn(set.entries(), policies);
+    let members = region.membership();
+    let names = |id| members.name_of(id);
+    region.policies().learn(set.entries(), policies, &names);
     shows("3").unwrap();
     let labels = [&*id.name, "quarantined"];
     assert!(region.metrics().hooks.failures.with_label_values(&labels).get() > 0);
@@ -138,8 +140,8 @@ async fn h1_a_confined_hook_falls_back_at_once_and_is_asked_again_once_released(
     meet(&places).await;
     assert_eq!(records(&region, "max:other")[0].rule, "fallback");
     assert_eq!(region.metrics().hooks.calls.with_label_values(&["max"]).get(), calls);
-    assert!(region.policies().release("min", policies).is_empty());
-    assert_eq!(region.policies().release("max", policies), [id]);
+    assert!(region.policies().release("min", policies, &names).is_empty());
+    assert_eq!(region.policies().release("max", policies, &names), [id]);
     shows("20").unwrap();
     places.into_iter().for_each(Home::stop);
 }

@@ -49,7 +49,8 @@ impl Hub {
     /// Puts in quarantine here what is elsewhere.
     pub(super) fn heed_quarantine(&self) {
         let known = self.replica.quarantine().entries();
-        self.region.policies().learn(known, self.region.keyspace().policies());
+        let members = self.region.membership();
+        self.region.policies().learn(known, self.region.keyspace().policies(), &|id| members.name_of(id));
     }
 
     /// Says once that a hook goes on although it answers in two ways.
