@@ -157,7 +157,8 @@ async fn metrics(State(view): State<View>) -> Response {
 }
 
 async fn status(State(view): State<View>) -> Response {
-    Json(status::Status::of(&view)).into_response()
+    let disk = sample::disk(&view).await;
+    Json(status::Status::of(&view, disk)).into_response()
 }
 
 async fn reload(State(view): State<View>) -> Response {

@@ -1,11 +1,17 @@
 //! Gauges that nobody keeps up to date: they are read where they live when somebody asks.
 
+use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::timeout;
 
 use super::View;
 use super::status::{Names, SeedingStatus, seconds_until};
 use crate::store::disk::Disk;
+
+/// How long the disk's file system may take to say what it has left.
+const DISK_WITHIN: Duration = Duration::from_secs(2);
 
 /// Sets every sampled gauge.
 pub(super) fn take(view: &View) {
@@ -38,17 +44,22 @@ pub(super) fn take(view: &View) {
     hooks(view);
 }
 
-/// Sets the gauges of the disk, whose file system may let one wait.
-pub(super) async fn disk(view: &View) {
+/// Measures the disk and sets its gauges. Nothing if the system does not say, or not in time.
+pub(super) async fn disk(view: &View) -> Option<Disk> {
     let region = Arc::clone(&view.region);
     let asked = tokio::task::spawn_blocking(move || Disk::of(&region.settings().data_dir));
-    match asked.await.map_err(std::io::Error::other).flatten() {
+    let answered = timeout(DISK_WITHIN, asked).await.map_err(io::Error::from);
+    match answered.and_then(|joined| joined.map_err(io::Error::other)).flatten() {
         Ok(disk) => {
             let metrics = &view.region.metrics().store;
             metrics.disk_available.set(gauge(disk.available_bytes));
             metrics.disk_capacity.set(gauge(disk.capacity_bytes));
+            Some(disk)
         }
-        Err(error) => tracing::debug!(%error, "cannot measure the disk"),
+        Err(error) => {
+            tracing::debug!(%error, "cannot measure the disk");
+            None
+        }
     }
 }
 

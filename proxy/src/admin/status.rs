@@ -19,6 +19,7 @@ use crate::region::Region;
 use crate::region::membership::Membership;
 use crate::region::seeding::Stage;
 use crate::service::LinkState;
+use crate::store::disk::Disk;
 
 /// What a region knows of itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -193,6 +194,10 @@ pub struct StoreStatus {
     pub failed: bool,
     /// Bytes on disk.
     pub disk_bytes: u64,
+    /// What may still be written to the file system of `data_dir`, if it says so in time.
+    pub disk_available_bytes: Option<u64>,
+    /// How large that is.
+    pub disk_capacity_bytes: Option<u64>,
     /// Keys by database; empty databases are left out.
     pub keys: BTreeMap<u8, u64>,
     /// Bytes of objects in memory.
@@ -242,8 +247,8 @@ pub struct Mismatch {
 }
 
 impl Status {
-    /// The status at this moment.
-    pub fn of(view: &View) -> Self {
+    /// The status at this moment, with the disk as it was measured, if it was.
+    pub fn of(view: &View, disk: Option<Disk>) -> Self {
         let region = &*view.region;
         let settings = region.settings();
         let membership = region.membership();
@@ -265,7 +270,7 @@ impl Status {
             applied: applied(region, &names),
             parked: parked(region, &names),
             log: log(region),
-            store: store(region),
+            store: store(region, disk),
             clients: region.metrics().clients.connected.get(),
             config_mismatches: mismatches(&links),
             links,
@@ -374,7 +379,7 @@ fn log(region: &Region) -> LogStatus {
     }
 }
 
-fn store(region: &Region) -> StoreStatus {
+fn store(region: &Region, disk: Option<Disk>) -> StoreStatus {
     let keyspace = region.keyspace();
     let databases = 0..u8::try_from(DATABASES).unwrap_or(u8::MAX);
     StoreStatus {
@@ -383,6 +388,8 @@ fn store(region: &Region) -> StoreStatus {
         committed: region.committer().committed_lsn().0,
         failed: region.committer().has_failed(),
         disk_bytes: keyspace.store().metrics().disk_bytes,
+        disk_available_bytes: disk.map(|disk| disk.available_bytes),
+        disk_capacity_bytes: disk.map(|disk| disk.capacity_bytes),
         keys: databases.map(|db| (db, keyspace.len(db))).filter(|(_, keys)| *keys > 0).collect(),
         memory_bytes: keyspace.memory_bytes(),
         memory_max_bytes: region.settings().store.memory_max,

@@ -15,6 +15,9 @@ const LAG_DOUBTFUL_SECONDS: f64 = 5.0;
 /// Ops that wait for a peer from which on they are worth a look.
 const UNACKED_DOUBTFUL: u64 = 10_000;
 
+/// The share of a disk that is free below which it is worth a look, as the alert `MeridianLogDiskNearlyFull` has it.
+const DISK_DOUBTFUL: f64 = 0.15;
+
 /// A screen of all `watched`, `now_ms` being Unix time: a line of each, then the first in full.
 pub fn screen(watched: &[Watched], now_ms: u64) -> Vec<Block> {
     let mut blocks = Vec::new();
@@ -105,7 +108,8 @@ fn detail(watched: &Watched, now_ms: u64) -> Vec<Block> {
     blocks.push(origins(status, change));
     blocks.push(conflicts_block(watched, status));
     blocks.extend((!status.homes.is_empty()).then(|| homes(status)));
-    blocks.push(Block { head: vec![Line::new(), keeping(status)], rows: Vec::new() });
+    let head = std::iter::once(Line::new()).chain(keeping(status)).collect();
+    blocks.push(Block { head, rows: Vec::new() });
     blocks
 }
 
@@ -312,23 +316,32 @@ fn homes(status: &Status) -> Block {
     table(&columns, rows.collect())
 }
 
-/// What is kept: keys, memory, store, log, clients.
-fn keeping(status: &Status) -> Line {
+/// What is kept in memory and for whom, and what is kept on the disk and has room there.
+fn keeping(status: &Status) -> [Line; 2] {
     let (store, log) = (&status.store, &status.log);
     let keys: u64 = store.keys.values().sum();
     let behind =
         if store.lag_ops > 0 { format!(" ({} behind)", figure(store.lag_ops as f64)) } else { String::new() };
-    let part = |name: &str, value: String| [Span::new(Style::Faint, format!("  {name} ")), value.into()];
-    [
-        part("keys", keys.to_string()),
-        part("memory", format!("{} of {}", bytes(store.memory_bytes), bytes(store.memory_max_bytes))),
-        part("store", format!("{}{behind}", bytes(store.disk_bytes))),
-        part("log", bytes(log.bytes)),
-        part("clients", status.clients.to_string()),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let part = |name: &str, value: Span| [Span::new(Style::Faint, format!("  {name} ")), value];
+    let memory = format!("{} of {}", bytes(store.memory_bytes), bytes(store.memory_max_bytes));
+    let disk = store.disk_available_bytes.zip(store.disk_capacity_bytes);
+    let upper = [
+        part("keys", keys.to_string().into()),
+        part("memory", memory.into()),
+        part("clients", status.clients.to_string().into()),
+    ];
+    let lower = [
+        Some(part("store", format!("{}{behind}", bytes(store.disk_bytes)).into())),
+        Some(part("log", bytes(log.bytes).into())),
+        disk.map(|(available, capacity)| part("disk", free(available, capacity))),
+    ];
+    [upper.into_iter().flatten().collect(), lower.into_iter().flatten().flatten().collect()]
+}
+
+fn free(available: u64, capacity: u64) -> Span {
+    let is_little = (available as f64) < capacity as f64 * DISK_DOUBTFUL;
+    let style = if is_little { Style::Doubtful } else { Style::Plain };
+    Span::new(style, format!("{} free of {}", bytes(available), bytes(capacity)))
 }
 
 fn unacked_cell(unacked: u64) -> Span {
@@ -369,6 +382,13 @@ fn sparkline(values: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_that_is_nearly_full_is_doubtful() {
+        let style = |available: u64| free(available << 30, 100 << 30).style;
+        assert_eq!([14, 15, 0].map(style), [Style::Doubtful, Style::Plain, Style::Doubtful]);
+        assert_eq!(free(37_795_712_205, 252 << 30).text, "35.2 GiB free of 252.0 GiB");
+    }
 
     #[test]
     fn figures_have_few_digits_and_nothing_has_no_sign() {

@@ -136,6 +136,9 @@ fn store(status: &Status, out: &mut String) -> std::fmt::Result {
         if store.failed { ", COMMITS FAIL" } else { "" },
     )?;
     writeln!(out, "log    {} on disk, sync {}", bytes(log.bytes), clean(&log.sync))?;
+    if let Some((available, capacity)) = store.disk_available_bytes.zip(store.disk_capacity_bytes) {
+        writeln!(out, "disk   {} free of {}", bytes(available), bytes(capacity))?;
+    }
     writeln!(out, "clients {}", status.clients)?;
     let recovered = &status.recovered;
     writeln!(out, "start  replayed {} ops in {} ms", recovered.replayed_ops, recovered.took_ms)
