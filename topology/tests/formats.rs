@@ -1,6 +1,6 @@
 //! Golden files: what is on the wire and on disk does not change by accident.
 //!
-//! After a change made on purpose: `UPDATE_GOLDEN=1 cargo test -p meridian-topology --test formats`.
+//! After a change made on purpose: `WRITE_GOLDEN=1 cargo test -p meridian-topology --test formats`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -41,7 +41,7 @@ fn check(name: &str, lines: &[(&str, Vec<u8>)]) {
         writeln!(out, "{what} {}", hex(bytes)).unwrap();
         out
     });
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("WRITE_GOLDEN").is_some() {
         std::fs::write(&path, &found).unwrap();
     }
     let golden = std::fs::read_to_string(&path).expect("the golden file is there");

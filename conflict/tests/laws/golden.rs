@@ -1,6 +1,6 @@
 //! Formats are promises: bytes written by version 1 must stay readable and be written the same.
 //! A changed format needs a new version beside these files, not new files. To add a file, run the
-//! tests with `MERIDIAN_WRITE_GOLDEN=1`; files that exist are never overwritten.
+//! tests with `WRITE_GOLDEN=1`; files that exist are never overwritten.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::records::header;
 
 fn compare(name: &str, bytes: &[u8]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    if std::env::var_os("MERIDIAN_WRITE_GOLDEN").is_some() && !path.exists() {
+    if std::env::var_os("WRITE_GOLDEN").is_some() && !path.exists() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, bytes).unwrap();
     }

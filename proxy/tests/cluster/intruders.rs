@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,6 +14,10 @@ use meridian_proxy::link::endpoint::{LinkError, PeerConnection};
 use meridian_proxy::link::framing::write_frame;
 use meridian_proxy::resp::Value;
 use meridian_topology::frame::{PROTOCOLS, Protocols};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::runtime::Runtime;
 
 use crate::harness::peer::{endpoint, hello, hello_speaking};
@@ -71,6 +76,79 @@ fn s1_strangers_on_the_link_port_are_refused() {
     let ended = knock(&cluster, &own, "zz", &hello("test", "zz"));
     assert!(matches!(ended, Ended::ByPeer { reason: CloseReason::UnknownRegion, .. }), "{ended}");
     wait_for("the refusals to be counted", PATIENCE, || (refused() >= before + 1.0).then_some(()));
+    still_well(&cluster);
+}
+
+/// Dials region a from an address of its own with `certificate` and `key`, whatever they are, and returns how
+/// the connection ended.
+fn knock_with(cluster: &Cluster, from: Ipv4Addr, certificate: &rcgen::Certificate, key: &KeyPair) -> Ended {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let signs = provider.key_provider.load_private_key(private).unwrap();
+    let shown = CertifiedKey::new(vec![certificate.der().clone()], signs);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(cluster.directory().join("ca.pem")).unwrap()).unwrap();
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
+    tls.alpn_protocols = vec![b"meridian/1".to_vec()];
+    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    Runtime::new().unwrap().block_on(async {
+        let mut endpoint = quinn::Endpoint::client(SocketAddr::from((from, 0))).unwrap();
+        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
+        let ended = match endpoint.connect(cluster.link_address(0), "a").unwrap().await {
+            Ok(connection) => tokio::time::timeout(WITHIN, connection.closed()).await.expect("to be closed"),
+            Err(error) => error,
+        };
+        Ended::from(&ended)
+    })
+}
+
+#[test]
+fn s1_wrong_certificates_are_refused_counted_and_named_in_the_log() {
+    let cluster = Cluster::start(Options::new(Shape::Mesh, 2));
+    let own = cluster.directory().to_owned();
+    let authority = |files: &Path| {
+        let read = |name: &str| fs::read_to_string(files.join(name)).unwrap();
+        Issuer::from_ca_cert_pem(&read("ca.pem"), KeyPair::from_pem(&read("ca.key")).unwrap()).unwrap()
+    };
+    let foreign = tempfile::tempdir().unwrap();
+    cert::create_ca(foreign.path()).unwrap();
+    let (ours, theirs) = (authority(&own), authority(foreign.path()));
+    let key = || KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let named = |name: &str| {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params
+    };
+    let mut expired = named("b");
+    expired.not_after = rcgen::date_time_ymd(2001, 1, 1);
+
+    for (at, case, params, issuer, swapped) in [
+        (2, "expired", expired, &ours, false),
+        (3, "foreign", named("b"), &theirs, false),
+        (4, "swapped", named("b"), &ours, true),
+        (5, "wildcard", named("*"), &ours, false),
+    ] {
+        let from = Ipv4Addr::new(127, 0, 0, at);
+        let counted = || cluster.metric(0, "meridian_link_refusals_total", &[("reason", "BadCertificate")]);
+        let (before, certified) = (counted(), key());
+        let certificate = params.signed_by(&certified, issuer).unwrap();
+        let ended = knock_with(&cluster, from, &certificate, &if swapped { key() } else { certified });
+        let told = matches!(
+            ended,
+            Ended::RefusedByPeer { .. } | Ended::ByPeer { reason: CloseReason::BadCertificate, .. }
+        );
+        assert!(told, "{case}: {ended}");
+        let what = format!("the {case} certificate to be counted");
+        wait_for(&what, PATIENCE, || (counted() > before).then_some(()));
+        let said = cluster.said(0);
+        let line = said.lines().find(|line| line.contains(&format!("{from}:"))).expect(case);
+        assert!(line.contains("refused a connection") && line.contains("certificate"), "{case}: {line}");
+    }
     still_well(&cluster);
 }
 

@@ -44,10 +44,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What the other end is told.
+    /// What the other end is told, and what metrics count.
     pub fn close_reason(&self) -> CloseReason {
         match self {
-            Self::Certificate(_) => CloseReason::BadCertificate,
+            Self::Certificate(_) | Self::Handshake(Ended::CertificateRefused { .. }) => {
+                CloseReason::BadCertificate
+            }
             Self::UnknownRegion(_) => CloseReason::UnknownRegion,
             Self::WrongRegion(_) => CloseReason::WrongRegion,
             Self::Handshake(_) | Self::TooSlow | Self::TooMany => CloseReason::Dropped,
