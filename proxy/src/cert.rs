@@ -24,7 +24,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use identity::{Identity, load_identity};
-pub use issue::{CA_VALIDITY, IssuedFiles, REGION_VALIDITY, create_ca, create_region};
+pub use issue::{CA_VALIDITY, IssuedFiles, REGION_VALIDITY, create_ca, create_region, renew_region};
 pub use watch::{Look, Standing, Watch};
 
 /// The longest region name: one DNS label.
@@ -130,9 +130,12 @@ pub enum CertError {
     /// A validity of nothing, or of more than a century.
     #[error("a certificate is valid for at least a second and at most a hundred years, not {0:?}")]
     Validity(Duration),
-    /// A file of that name exists; identities are never overwritten.
-    #[error("{} exists already; move it away or choose another directory", .0.display())]
+    /// A file of that name exists; identities are replaced only if that is asked for.
+    #[error("{} exists already; renew a region by --renew, else move it away or choose another directory", .0.display())]
     Exists(PathBuf),
+    /// There is no such file, so nothing to renew.
+    #[error("{} does not exist, so there is nothing to renew; leave out --renew", .0.display())]
+    NothingToRenew(PathBuf),
     /// A new file or its directory cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {

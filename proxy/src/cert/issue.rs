@@ -62,6 +62,60 @@ pub fn create_region(
     sans: &[String],
     validity: Duration,
 ) -> Result<IssuedFiles, CertError> {
+    let (cert, key) = sign_region(name, ca_dir, sans, validity)?;
+    write_pair(out, name, &cert, &key)
+}
+
+/// Replaces the identity of region `name` in `out` by a new one with a new key; otherwise as [`create_region`].
+///
+/// Each file is whole at every moment. Between the two replacements they do not fit together: a region that
+/// watches them leaves that alone, and one that starts right then refuses to.
+///
+/// # Errors
+/// [`CertError`]: the former files are as they were, unless the second of the two cannot be replaced; then the
+/// same call again mends it.
+pub fn renew_region(
+    name: &str,
+    ca_dir: &Path,
+    out: &Path,
+    sans: &[String],
+    validity: Duration,
+) -> Result<IssuedFiles, CertError> {
+    let (cert, key) = sign_region(name, ca_dir, sans, validity)?;
+    let former = files_of(out, name);
+    if let Some(missing) = [&former.cert, &former.key].into_iter().find(|file| !file.exists()) {
+        return Err(CertError::NothingToRenew(missing.clone()));
+    }
+    let fresh = room_beside(out, name)?;
+    let made = write_pair(&fresh, name, &cert, &key).and_then(|files| {
+        for (from, to) in [(files.key, &former.key), (files.cert, &former.cert)] {
+            fs::rename(from, to).map_err(|source| CertError::Write { path: to.clone(), source })?;
+        }
+        Ok(former)
+    });
+    // What is left in there is of no use; a renewal that worked is not undone because it stays.
+    let _ = fs::remove_dir_all(&fresh);
+    made
+}
+
+/// A new directory beside the files of `name`, so that they can be moved into place.
+fn room_beside(out: &Path, name: &str) -> Result<PathBuf, CertError> {
+    let path = out.join(format!(".{name}.renewal"));
+    // Of a renewal that was broken off.
+    let _ = fs::remove_dir_all(&path);
+    match fs::create_dir(&path) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(CertError::Write { path, source }),
+    }
+}
+
+/// A certificate and its key, PEM.
+fn sign_region(
+    name: &str,
+    ca_dir: &Path,
+    sans: &[String],
+    validity: Duration,
+) -> Result<(String, String), CertError> {
     let region = name.to_ascii_lowercase();
     if !is_region_name(&region) {
         return Err(CertError::RegionName(name.to_owned()));
@@ -82,7 +136,11 @@ pub fn create_region(
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate_for(&PKCS_ED25519)?;
     let certificate = params.signed_by(&key, &issuer)?;
-    write_pair(out, name, &certificate.pem(), &key.serialize_pem())
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
+fn files_of(dir: &Path, stem: &str) -> IssuedFiles {
+    IssuedFiles { cert: dir.join(format!("{stem}.pem")), key: dir.join(format!("{stem}.key")) }
 }
 
 fn load_authority(dir: &Path) -> Result<Issuer<'static, KeyPair>, CertError> {
@@ -124,7 +182,7 @@ fn set_validity(params: &mut CertificateParams, validity: Duration) -> Result<()
 
 fn write_pair(dir: &Path, stem: &str, cert: &str, key: &str) -> Result<IssuedFiles, CertError> {
     fs::create_dir_all(dir).map_err(|source| CertError::Write { path: dir.to_owned(), source })?;
-    let files = IssuedFiles { cert: dir.join(format!("{stem}.pem")), key: dir.join(format!("{stem}.key")) };
+    let files = files_of(dir, stem);
     write_new(&files.key, key, KEY_MODE)?;
     if let Err(error) = write_new(&files.cert, cert, CERTIFICATE_MODE) {
         // A key without its certificate is of no use and would block the next attempt.

@@ -174,6 +174,29 @@ fn made_identities_load() {
 }
 
 #[test]
+fn a_renewal_replaces_both_files_and_nothing_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = create_ca(dir.path()).unwrap();
+    let renew = |name: &str| renew_region(name, dir.path(), dir.path(), &[], REGION_VALIDITY);
+    let refused = renew("eu").unwrap_err();
+    assert!(matches!(&refused, CertError::NothingToRenew(path) if path.ends_with("eu.pem")), "{refused}");
+    assert!(!dir.path().join("eu.key").exists());
+
+    let files = issue(dir.path(), "eu", &[]).unwrap();
+    let read = || (fs::read(&files.cert).unwrap(), fs::read(&files.key).unwrap());
+    let before = read();
+    // What a renewal that was broken off has left is in nobody's way.
+    fs::create_dir(dir.path().join(".eu.renewal")).unwrap();
+    fs::write(dir.path().join(".eu.renewal/eu.key"), "half").unwrap();
+    assert_eq!(renew("eu").unwrap(), files);
+    let after = read();
+    assert!(before.0 != after.0 && before.1 != after.1);
+    assert_eq!(load_identity(&ca.cert, &files.cert, &files.key).unwrap().region, "eu");
+    assert_eq!(fs::metadata(&files.key).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!dir.path().join(".eu.renewal").exists());
+}
+
+#[test]
 fn files_are_never_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let ca = create_ca(dir.path()).unwrap();

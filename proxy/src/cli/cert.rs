@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use crate::cert::{CA_VALIDITY, CertError, REGION_VALIDITY, create_ca, create_region};
+use crate::cert::{
+    CA_VALIDITY, CertError, IssuedFiles, REGION_VALIDITY, create_ca, create_region, renew_region,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -34,6 +36,9 @@ pub enum CertCommand {
         /// How long it is valid
         #[arg(long, value_name = "DAYS", default_value_t = REGION_VALIDITY.as_secs() / DAY.as_secs())]
         days: u64,
+        /// Replace the identity that is there; the running region takes the new one by itself. Give --san again
+        #[arg(long)]
+        renew: bool,
     },
 }
 
@@ -53,7 +58,15 @@ pub fn run(command: &CertCommand) -> anyhow::Result<()> {
 pub fn make(command: &CertCommand) -> Result<String, CertError> {
     match command {
         CertCommand::Ca { out } => ca(out),
-        CertCommand::Region { name, ca, out, san, days } => region(name, ca, out, san, *days),
+        CertCommand::Region { name, ca, out, san, days, renew } => {
+            let validity = Duration::from_secs(days.saturating_mul(DAY.as_secs()));
+            if *renew {
+                let files = renew_region(name, ca, out, san, validity)?;
+                return Ok(renewed(name, &files, *days));
+            }
+            let files = create_region(name, ca, out, san, validity)?;
+            Ok(made(name, ca, &files, *days))
+        }
     }
 }
 
@@ -75,11 +88,22 @@ next, once for each region:
     ))
 }
 
-fn region(name: &str, ca: &Path, out: &Path, san: &[String], days: u64) -> Result<String, CertError> {
-    let validity = Duration::from_secs(days.saturating_mul(DAY.as_secs()));
-    let files = create_region(name, ca, out, san, validity)?;
+fn renewed(name: &str, files: &IssuedFiles, days: u64) -> String {
+    format!(
+        "\
+renewed {}   the certificate of region {name}, valid for {days} days
+renewed {}   its key
+
+next: copy both to the region if it runs elsewhere. It takes them within seconds; its log says so
+",
+        files.cert.display(),
+        files.key.display(),
+    )
+}
+
+fn made(name: &str, ca: &Path, files: &IssuedFiles, days: u64) -> String {
     let (cert, key) = (files.cert.display().to_string(), files.key.display().to_string());
-    Ok(format!(
+    format!(
         "\
 made {cert}   the certificate of region {name}, valid for {days} days
 made {key}   its key: stays with that region
@@ -91,5 +115,5 @@ next, in the configuration of {name} (paths are relative to that file):
   key  = {key:?}
 ",
         ca.join("ca.pem").display().to_string(),
-    ))
+    )
 }

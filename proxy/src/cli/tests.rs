@@ -125,13 +125,15 @@ fn from_an_authority_to_a_configuration_that_serves() {
     let tls = directory.path().join("tls");
     let told = cert::make(&cert::CertCommand::Ca { out: tls.clone() }).unwrap();
     assert!(told.contains("next, once for each region:\n  meridian cert region NAME --ca "), "{told}");
-    let region = |name: &str| cert::CertCommand::Region {
+    let issue = |name: &str, renew| cert::CertCommand::Region {
+        renew,
         name: name.to_owned(),
         ca: tls.clone(),
         out: tls.clone(),
         san: Vec::new(),
         days: 30,
     };
+    let region = |name: &str| issue(name, false);
     let told = cert::make(&region("eu")).unwrap();
     // What it tells to write into the configuration is what works there.
     let (_, table) = told.split_once("file):\n").unwrap();
@@ -141,6 +143,10 @@ fn from_an_authority_to_a_configuration_that_serves() {
 
     let again = anyhow::Error::new(cert::make(&region("eu")).unwrap_err());
     assert_eq!(exit::code(&again), exit::RUNTIME, "{again}");
+    assert!(again.to_string().contains("--renew"), "{again}");
+    let told = cert::make(&issue("eu", true)).unwrap();
+    assert!(told.contains("renewed") && told.contains("eu.pem"), "{told}");
+    assert_eq!(crate::service::own_identity(&settings).unwrap().unwrap().region, "eu");
     let badly_named = anyhow::Error::new(cert::make(&region("not_a.name")).unwrap_err());
     assert_eq!(exit::code(&badly_named), exit::CONFIGURATION, "{badly_named}");
 }
